@@ -1,0 +1,2 @@
+//! Records shared by the kernel side and user space.
+#![no_std]

@@ -1,0 +1,1 @@
+//! Segments in, ordered byte streams out, with every gap known.

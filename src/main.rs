@@ -1,0 +1,2 @@
+//! `tapstack`: the command line.
+fn main() {}
