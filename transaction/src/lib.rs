@@ -7,6 +7,7 @@
 pub mod digest;
 pub mod event;
 pub mod id;
+mod json;
 pub mod level;
 pub mod object;
 pub mod seal;
