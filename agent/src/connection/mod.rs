@@ -1,1 +1,4 @@
 //! Being written.
+
+pub mod direction;
+pub mod seed;

@@ -1,1 +1,4 @@
 //! Being written.
+
+pub mod btf;
+pub mod cgroup;
