@@ -102,7 +102,9 @@ mod tests {
     fn parses_only_forty_lower_case_digits() {
         let d = Digest::of(b"x");
         assert_eq!(d.to_string().parse(), Ok(d));
-        for bad in ["", "da39", &d.to_string().to_uppercase(), &format!("{d}0"), "../../../../../../../../../../../../../etc"] {
+        for bad in
+            ["", "da39", &d.to_string().to_uppercase(), &format!("{d}0"), "../../../../../../../../../../../../../etc"]
+        {
             assert_eq!(bad.parse::<Digest>(), Err(NotADigest), "{bad}");
         }
     }
