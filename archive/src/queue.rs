@@ -1,0 +1,185 @@
+//! The bounded queue between the threads that append and the one that writes.
+//!
+//! Waking the writer costs a system call, so it is woken twice a commit at most: by the first entry, which
+//! starts the 200 ms, and when enough bytes wait for a commit.
+
+use std::{
+    collections::VecDeque,
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::{Entry, Refused};
+
+/// What an entry is reckoned at beside its bytes: the record's strings and allocations.
+const OVERHEAD: usize = 512;
+
+/// See the module.
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Most bytes that may wait.
+    limit: usize,
+    /// So many bytes are worth a commit at once.
+    enough: usize,
+}
+
+#[derive(Default)]
+struct State {
+    entries: VecDeque<Entry>,
+    /// What `entries` and the batch being written are reckoned at.
+    bytes: usize,
+    /// What `entries` alone is reckoned at.
+    waiting: usize,
+    /// When the oldest of `entries` came.
+    since: Option<Instant>,
+    /// No more entries are taken.
+    closed: bool,
+    /// Somebody waits for everything to be written.
+    flush: bool,
+}
+
+/// What the writer finds.
+pub(crate) enum Next {
+    /// These are to be written; their bytes count as waiting until [`Queue::written`].
+    Batch(Vec<Entry>),
+    /// Nothing came in the given time.
+    Idle,
+    /// Nothing waits and nothing more will come.
+    Closed,
+}
+
+impl Queue {
+    pub(crate) fn new(limit: usize, enough: usize) -> Self {
+        Queue { state: Mutex::default(), changed: Condvar::new(), limit, enough }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes an entry, or refuses it when the queue would hold more than its limit. An entry larger than the
+    /// limit is taken when nothing else waits: otherwise it could never be stored.
+    pub(crate) fn push(&self, entry: Entry) -> Result<(), Refused> {
+        let size = reckon(&entry);
+        let mut state = self.state();
+        if state.closed {
+            return Err(Refused::Closed);
+        }
+        if state.bytes > 0 && state.bytes.saturating_add(size) > self.limit {
+            return Err(Refused::Full);
+        }
+        let before = state.waiting;
+        state.bytes += size;
+        state.waiting += size;
+        if state.entries.is_empty() {
+            state.since = Some(Instant::now());
+        }
+        state.entries.push_back(entry);
+        let wake = before == 0 || (before < self.enough && state.waiting >= self.enough);
+        drop(state);
+        if wake {
+            self.changed.notify_all();
+        }
+        Ok(())
+    }
+
+    /// Waits until there is enough for a commit or the oldest entry has waited for `patience`; at most `idle`
+    /// when nothing comes. Takes at most `most` bytes, but always one entry.
+    pub(crate) fn next(&self, patience: Duration, idle: Duration, most: usize) -> Next {
+        let begun = Instant::now();
+        let mut state = self.state();
+        loop {
+            let wait = match state.since {
+                None if state.closed => return Next::Closed,
+                None => idle.checked_sub(begun.elapsed()),
+                Some(_) if state.closed || state.flush || state.waiting >= self.enough => None,
+                Some(since) => patience.checked_sub(since.elapsed()),
+            };
+            let Some(wait) = wait else { break };
+            state = self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if state.entries.is_empty() {
+            state.flush = false;
+            return Next::Idle;
+        }
+        let mut batch = Vec::with_capacity(state.entries.len());
+        let mut taken = 0;
+        while let Some(entry) = state.entries.pop_front() {
+            taken += reckon(&entry);
+            batch.push(entry);
+            if state.entries.front().is_some_and(|next| taken + reckon(next) > most) {
+                break;
+            }
+        }
+        state.waiting -= taken.min(state.waiting);
+        // What is left has waited as long: its turn is next.
+        if state.entries.is_empty() {
+            state.since = None;
+            state.flush = false;
+        }
+        Next::Batch(batch)
+    }
+
+    /// The batch is in the database, or was given up: its bytes no longer wait.
+    pub(crate) fn written(&self, batch: &[Entry]) {
+        let size: usize = batch.iter().map(reckon).sum();
+        let mut state = self.state();
+        state.bytes = state.bytes.saturating_sub(size);
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Asks for a commit at once and waits until everything taken so far was written or `timeout` has passed;
+    /// returns whether nothing waits.
+    pub(crate) fn flush(&self, timeout: Duration) -> bool {
+        let begun = Instant::now();
+        let mut state = self.state();
+        while state.bytes > 0 {
+            let Some(left) = timeout.checked_sub(begun.elapsed()) else { return false };
+            if !state.entries.is_empty() {
+                state.flush = true;
+                self.changed.notify_all();
+            }
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// No more entries are taken; what waits is written.
+    pub(crate) fn close(&self) {
+        self.state().closed = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits for `time`, or until the queue is closed; returns whether it is.
+    pub(crate) fn pause(&self, time: Duration) -> bool {
+        let begun = Instant::now();
+        let mut state = self.state();
+        while !state.closed {
+            let Some(left) = time.checked_sub(begun.elapsed()) else { break };
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.closed
+    }
+
+    /// Whether a commit is due now.
+    pub(crate) fn is_due(&self, patience: Duration) -> bool {
+        let state = self.state();
+        state.waiting >= self.enough || state.since.is_some_and(|s| s.elapsed() >= patience)
+    }
+
+    /// Bytes that wait, those of the batch being written included.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.state().bytes as u64
+    }
+}
+
+/// What an entry counts for.
+fn reckon(entry: &Entry) -> usize {
+    OVERHEAD
+        + match entry {
+            Entry::Transaction(sealed) => sealed.bytes.len() + sealed.record.request_path.len(),
+            Entry::Connection(_) => OVERHEAD,
+        }
+}
