@@ -1,0 +1,86 @@
+//! The address that a request asks for: RFC 9112 section 3.2's four forms of a target.
+
+use std::{borrow::Cow, net::SocketAddr};
+
+use super::{
+    head::text,
+    redact::{Redactor, Tally},
+};
+use crate::http::Head;
+
+/// The parts of a request's address, redacted.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Address {
+    /// Absolute address with the query string.
+    pub(super) url: String,
+    /// Host and port as asked for; the server's address when the request names none.
+    pub(super) authority: String,
+    /// Path without the query string; empty for CONNECT, `*` for the asterisk form.
+    pub(super) path: String,
+    /// The target as sent.
+    pub(super) target: String,
+}
+
+/// The host that the request names: in an absolute target, else in `:authority`, else in `Host`.
+pub(super) fn host(head: &Head) -> Option<Cow<'_, str>> {
+    let target = text(&head.target);
+    if let Some((_, rest)) = absolute(&target) {
+        return Some(Cow::Owned(authority(rest).0.to_owned()));
+    }
+    if head.method == b"CONNECT" && !target.is_empty() {
+        return Some(target);
+    }
+    head.get(":authority").or_else(|| head.get("host")).filter(|host| !host.is_empty()).map(text)
+}
+
+/// Splits `scheme://rest`.
+fn absolute(target: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = target.split_once("://")?;
+    let named = !scheme.is_empty() && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
+    named.then_some((scheme, rest))
+}
+
+/// Splits what follows `://` into the authority and the rest.
+fn authority(rest: &str) -> (&str, &str) {
+    rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()))
+}
+
+/// The address of a request that arrived at `server`.
+pub(super) fn of(head: &Head, scheme: &str, server: SocketAddr, redactor: &Redactor, tally: &mut Tally) -> Address {
+    let named = host(head);
+    let authority = match &named {
+        Some(host) => redactor.authority(host, "request", tally),
+        None if server.port() == if scheme == "https" { 443 } else { 80 } => match server.ip() {
+            std::net::IpAddr::V4(ip) => ip.to_string(),
+            std::net::IpAddr::V6(ip) => format!("[{ip}]"),
+        },
+        None => server.to_string(),
+    };
+    let raw = text(&head.target);
+    if head.method == b"CONNECT" {
+        let url = format!("{scheme}://{authority}");
+        return Address { url, path: String::new(), target: authority.clone(), authority };
+    }
+    if raw == "*" {
+        return Address { url: format!("{scheme}://{authority}"), path: "*".into(), target: "*".into(), authority };
+    }
+    let target = redactor.url(&raw, "request", tally);
+    let (url, after) = match absolute(&target) {
+        Some((_, rest)) => (target.clone(), self::authority(rest).1),
+        None => (format!("{scheme}://{authority}{target}"), target.as_str()),
+    };
+    let path = &after[..after.find(['?', '#']).unwrap_or(after.len())];
+    let path = if path.is_empty() { "/".to_owned() } else { path.to_owned() };
+    Address { url, path, authority, target }
+}
+
+/// The host of an authority: without port, and without the brackets of IPv6.
+pub(super) fn without_port(authority: &str) -> &str {
+    if let Some(rest) = authority.strip_prefix('[') {
+        return rest.split_once(']').map_or(rest, |(host, _)| host);
+    }
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !host.contains(':') => host,
+        _ => authority,
+    }
+}

@@ -1,0 +1,56 @@
+//! What was seen of an exchange, how long it took, and why it is not whole.
+
+use transaction::object::{Seen, Timing};
+
+use crate::http::{Exchange, Framing, GapCause, Message};
+
+/// `completeness` of a message that was never seen.
+pub(super) fn unseen() -> Seen {
+    Seen { end: "unseen".to_owned(), ..Seen::default() }
+}
+
+/// How the end of a message was known.
+pub(super) fn end(message: &Message) -> &'static str {
+    if !message.ended {
+        return "cut";
+    }
+    match message.framing {
+        Framing::None => "none",
+        Framing::Length => "length",
+        Framing::Chunked => "chunked",
+        Framing::Close => "close",
+    }
+}
+
+/// Why there is no whole exchange, or `None`. A body that only this agent cut (its limits, its memory) does
+/// not make the exchange a failed one.
+pub(super) fn error_type(exchange: &Exchange) -> Option<&'static str> {
+    let (Some(request), Some(response)) = (&exchange.request, &exchange.response) else {
+        return Some(if exchange.request.is_none() { "no_request" } else { "no_response" });
+    };
+    let broken = [request, response].into_iter().find(|message| !message.ended)?;
+    let lost = broken.gaps.iter().any(|(_, _, cause)| matches!(cause, GapCause::Ring | GapCause::Unseen));
+    Some(if lost { "gap" } else { "connection_closed" })
+}
+
+/// Both messages were seen from first to last byte and kept as far as the level says.
+pub(super) fn complete(exchange: &Exchange, request: &Seen, response: &Seen) -> bool {
+    let whole = |message: &Option<Message>| message.as_ref().is_some_and(|m| m.ended && m.gaps.is_empty());
+    let kept = |seen: &Seen| seen.truncated.iter().all(|why| why == "level");
+    whole(&exchange.request) && whole(&exchange.response) && kept(request) && kept(response)
+}
+
+/// The parts of the exchange's time. The clock is the kernel's; a part that would be negative (a response
+/// that began before its request did, which happens with an early answer) is zero.
+pub(super) fn timing(exchange: &Exchange) -> Timing {
+    let span = |m: &Message| m.last_ns.saturating_sub(m.first_ns);
+    let (request, response) = (exchange.request.as_ref(), exchange.response.as_ref());
+    let first = request.or(response).map_or(0, |m| m.first_ns);
+    let last = [request, response].into_iter().flatten().map(|m| m.last_ns).max().unwrap_or(first);
+    Timing {
+        request_ns: request.filter(|m| m.ended).map(span),
+        ttfb_ns: request.zip(response).map(|(q, r)| r.first_ns.saturating_sub(q.first_ns)),
+        response_ns: response.filter(|m| m.ended).map(span),
+        total_ns: last.saturating_sub(first),
+    }
+}

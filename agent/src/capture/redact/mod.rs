@@ -1,0 +1,165 @@
+//! Replaces what is secret by `[redacted]`, before anything is stored.
+//!
+//! In: the texts of an exchange (header fields, addresses, decoded bodies) and of its process (arguments).
+//! Out: the same texts with secrets masked, and a count by place ([`Tally`]). What is secret is told by the
+//! name that a value goes by ([`names`]: headers, queries, forms, JSON, multipart, `name=value` in any text)
+//! or by the value's own form ([`pattern`]: JWT, PEM keys, known tokens, `Bearer`, `Basic`). The bias is to
+//! mask too much rather than too little; all bytes outside of a masked value stay as they are. Called by
+//! `capture`. Bounded: linear in the length of the text, whatever stands in it.
+
+mod arguments;
+mod edit;
+mod field;
+mod json;
+mod multipart;
+mod names;
+mod pass;
+mod pattern;
+pub(crate) mod shape;
+mod tally;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+
+pub(crate) use self::tally::Tally;
+use self::{pass::Pass, shape::Shape, tally::Place};
+
+/// Redaction with the default lists.
+#[derive(Clone, Debug)]
+pub(crate) struct Redactor {
+    on: bool,
+}
+
+impl Redactor {
+    pub(crate) fn new() -> Self {
+        Redactor { on: true }
+    }
+
+    /// Leaves everything as it is: so a test can show that it would have found what redaction hides.
+    #[cfg(test)]
+    pub(crate) fn off() -> Self {
+        Redactor { on: false }
+    }
+
+    /// Runs `walk` over a text, and gives back what became of it.
+    fn over(
+        &self,
+        text: Cow<'_, str>,
+        place: Place<'_>,
+        tally: &mut Tally,
+        walk: impl FnOnce(&mut Pass<'_, '_>),
+    ) -> String {
+        let changed = if self.on && !text.is_empty() {
+            let mut pass = Pass::new(text.as_bytes(), place, tally, false);
+            walk(&mut pass);
+            pass.edit.finish()
+        } else {
+            None
+        };
+        match changed {
+            // Ranges end at ASCII characters, so this is UTF-8 still; if it were not, nothing would be lost.
+            Some(bytes) => {
+                String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+            }
+            None => text.into_owned(),
+        }
+    }
+
+    /// The value of the header field `name`.
+    pub(crate) fn header(&self, name: &str, value: Cow<'_, str>, side: &str, tally: &mut Tally) -> String {
+        let canonical = super::head::canonical(name);
+        let place = Place { side, part: "header", name: &canonical };
+        self.over(value, place, tally, |pass| field::value(pass, name))
+    }
+
+    /// A request's target: path, query, userinfo.
+    pub(crate) fn url(&self, target: &str, side: &str, tally: &mut Tally) -> String {
+        let place = Place { side, part: "url", name: "" };
+        self.over(Cow::Borrowed(target), place, tally, |pass| pass.address(0..pass.src.len()))
+    }
+
+    /// An authority: userinfo has no place there, but some send it.
+    pub(crate) fn authority(&self, authority: &str, side: &str, tally: &mut Tally) -> String {
+        let place = Place { side, part: "url", name: "" };
+        self.over(Cow::Borrowed(authority), place, tally, |pass| pass.authority())
+    }
+
+    /// Any short text, such as a reason phrase.
+    pub(crate) fn text(&self, text: &str, side: &str, part: &str, tally: &mut Tally) -> String {
+        self.over(Cow::Borrowed(text), Place { side, part, name: "" }, tally, |pass| pass.text(0..pass.src.len()))
+    }
+
+    /// A process's arguments, in place.
+    pub(crate) fn arguments(&self, arguments: &mut [String], tally: &mut Tally) {
+        if self.on {
+            arguments::redact(arguments, tally);
+        }
+    }
+
+    /// A body without content codings. `media` is its `Content-Type`, `cut` says that its end is missing.
+    pub(crate) fn body(&self, body: Cow<'_, [u8]>, media: &str, cut: bool, side: &str, tally: &mut Tally) -> Vec<u8> {
+        let place = Place { side, part: "body", name: "" };
+        let changed = if self.on { walk(&body, media, place, tally, cut, 0) } else { None };
+        changed.unwrap_or_else(|| body.into_owned())
+    }
+}
+
+/// A body, or a part of one, by its shape; `None` when nothing was masked.
+fn walk(body: &[u8], media: &str, place: Place<'_>, tally: &mut Tally, cut: bool, depth: u8) -> Option<Vec<u8>> {
+    let mut pass = Pass { depth, ..Pass::new(body, place, tally, cut) };
+    match shape::of(body, media) {
+        Shape::Json => {
+            json::walk(&mut pass);
+            let structured = pass.edit.finish();
+            let text = structured.as_deref().unwrap_or(body);
+            let mut pass = Pass { depth, ..Pass::new(text, place, tally, cut) };
+            pass.text(0..text.len());
+            pass.edit.finish().or(structured)
+        }
+        Shape::Form => {
+            pass.query(0..body.len());
+            pass.edit.finish()
+        }
+        Shape::Multipart(boundary) => {
+            multipart::parts(&mut pass, boundary);
+            pass.edit.finish()
+        }
+        Shape::Wide(big) => wide(body, big, media, place, tally, cut, depth),
+        Shape::Text => {
+            pass.text(0..body.len());
+            pass.edit.finish()
+        }
+        Shape::Binary => {
+            pass.text(0..body.len());
+            pass.edit.finish()
+        }
+    }
+}
+
+/// UTF-16 text is looked at as UTF-8, and written back in its own form when something was masked.
+fn wide(
+    body: &[u8],
+    big: bool,
+    media: &str,
+    place: Place<'_>,
+    tally: &mut Tally,
+    cut: bool,
+    depth: u8,
+) -> Option<Vec<u8>> {
+    let marked = matches!(body, [0xfe, 0xff, ..] | [0xff, 0xfe, ..]);
+    let units = body[if marked { 2 } else { 0 }..].chunks_exact(2).map(|pair| match big {
+        true => u16::from_be_bytes([pair[0], pair[1]]),
+        false => u16::from_le_bytes([pair[0], pair[1]]),
+    });
+    let text: String = char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect();
+    if depth > 3 {
+        return None;
+    }
+    let redacted = walk(text.as_bytes(), media, place, tally, cut, depth + 1)?;
+    let mut out = if marked { body[..2].to_vec() } else { Vec::new() };
+    for unit in String::from_utf8_lossy(&redacted).encode_utf16() {
+        out.extend_from_slice(&if big { unit.to_be_bytes() } else { unit.to_le_bytes() });
+    }
+    Some(out)
+}

@@ -1,0 +1,1 @@
+//! Each kind of place, one by one.
