@@ -50,6 +50,7 @@ pub(crate) fn step(
     let (pages, free) = (count("PRAGMA page_count")? as u64, count("PRAGMA freelist_count")? as u64);
     let used = pages.saturating_sub(free) * PAGE;
     counters.used_bytes.store(used, Relaxed);
+    counters.free_bytes.store(free * PAGE, Relaxed);
     let excess = i64::try_from(used.saturating_sub(plan.max_bytes)).unwrap_or(i64::MAX);
     let pressing = used > plan.max_bytes + plan.max_bytes / 20;
 
@@ -65,7 +66,8 @@ pub(crate) fn step(
         return Ok(Step { more: false, pressing: false, wrote: false });
     }
     connection.execute_batch(&format!("PRAGMA incremental_vacuum({give})"))?;
-    Ok(Step { more: give == STEP as u64, pressing: false, wrote: true })
+    // Once more in any case: the counters should say what is left.
+    Ok(Step { more: true, pressing: false, wrote: true })
 }
 
 /// The last block to be deleted now, and how many that are.

@@ -34,6 +34,8 @@ pub struct Stats {
     pub queued_bytes: u64,
     /// Bytes in use in the database file.
     pub used_bytes: u64,
+    /// Bytes in the database file that are free for what comes next.
+    pub free_bytes: u64,
     /// Bytes in the write-ahead log that are not yet in the database file.
     pub wal_bytes: u64,
 }
@@ -52,6 +54,7 @@ pub(crate) struct Counters {
     pub(crate) deleted: AtomicU64,
     pub(crate) errors: AtomicU64,
     pub(crate) used_bytes: AtomicU64,
+    pub(crate) free_bytes: AtomicU64,
     pub(crate) wal_bytes: AtomicU64,
     last_error: Mutex<Option<String>>,
 }
@@ -84,6 +87,7 @@ impl Counters {
             last_error: self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             queued_bytes,
             used_bytes: self.used_bytes.load(Relaxed),
+            free_bytes: self.free_bytes.load(Relaxed),
             wal_bytes: self.wal_bytes.load(Relaxed),
         }
     }

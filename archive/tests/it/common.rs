@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use archive::{Archive, Entry, Options};
 use transaction::{
     ArtifactRecord, ConnectionEvent, Digest, Level, Sealed,
     id::id,
@@ -81,16 +80,6 @@ pub(crate) fn event(n: u64) -> ConnectionEvent {
 pub(crate) fn now() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
     now.unwrap_or_default().as_nanos() as u64
-}
-
-/// Opens an archive with the default options.
-pub(crate) fn open(dir: &std::path::Path) -> Archive {
-    Archive::open(dir, Options::default()).expect("the archive opens")
-}
-
-/// Appends a transaction.
-pub(crate) fn append(archive: &Archive, sealed: &Sealed) {
-    archive.append(Entry::Transaction(sealed.clone())).expect("the queue has room");
 }
 
 /// Waits until a condition holds.

@@ -7,7 +7,11 @@ use transaction::{
     object::{Direction, End},
 };
 
-use crate::common::{SOON, append, event, open, sealed, until};
+use crate::{
+    append,
+    common::{SOON, event, sealed, until},
+    open,
+};
 
 #[test]
 fn objects_records_and_events_come_back_as_they_went() {
