@@ -101,7 +101,7 @@ pub struct Head {
     pub status: u16,
     /// 10 for HTTP/1.0, 11 for HTTP/1.1, 20 for HTTP/2.
     pub version: u8,
-    /// Fields in order, with repeats.
+    /// Fields in order, with repeats. A line that is not `name: value` has an empty name and is the value.
     pub fields: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
@@ -135,13 +135,16 @@ pub struct Message {
     pub wire_bytes: u64,
     /// How its end is known.
     pub framing: Framing,
-    /// Its last byte was seen (or, with [`Framing::Close`], the close).
+    /// Its end was reached: the last byte was seen, or is inside a gap of known extent (or, with
+    /// [`Framing::Close`], the close was seen).
     pub ended: bool,
     /// Bytes of the body beyond the limit were seen and not kept.
     pub cut: bool,
     /// Bytes were not kept because the memory budget was spent.
     pub starved: bool,
-    /// Missing bytes: offset in the body, number, cause.
+    /// Missing bytes: offset in the body (counted with the missing ones), number, cause. [`Message::body`] has
+    /// nothing in their place. Where the gap reaches beyond the body, or its place in it is not known (head,
+    /// chunk framing), the message breaks off there and the number is that of the stream.
     pub gaps: Vec<(u64, u64, GapCause)>,
     /// Stream offset of its first byte.
     pub offset: u64,
