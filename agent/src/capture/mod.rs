@@ -9,7 +9,7 @@ mod body;
 mod decode;
 mod head;
 mod outcome;
-pub mod redact;
+mod redact;
 #[cfg(test)]
 mod tests;
 

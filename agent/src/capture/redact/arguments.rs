@@ -67,25 +67,17 @@ pub(super) fn redact(arguments: &mut [String], tally: &mut Tally) {
             Some(at) => (&option[..at], Some(dashes + at + 1)),
             None => (option, None),
         };
-        let word = if dashes > 0 || equals.is_some() { secret(name, dashes) } else { None };
+        // Without dashes it is a variable, as `env` and `docker run -e` take them.
+        let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
+        let word = if plain && (dashes > 0 || equals.is_some()) { secret(name, dashes) } else { None };
         match (word, equals) {
             (Some(word), Some(start)) => *argument = mask(argument, start, word, tally),
             (Some(word), None) => next = Some(word),
             (None, _) => {
-                let mut pass = Pass::new(argument.as_bytes(), PLACE, tally, false);
-                // A bare form (curl -d) is not said to be one.
-                match super::shape::of(argument.as_bytes(), "") {
-                    super::shape::Shape::Form => pass.query(0..argument.len()),
-                    super::shape::Shape::Json => {
-                        if let Some(bytes) = super::walk(argument.as_bytes(), "", PLACE, pass.tally, false, 0) {
-                            *argument = String::from_utf8_lossy(&bytes).into_owned();
-                        }
-                        continue;
-                    }
-                    _ => pass.text(0..argument.len()),
-                }
-                if let Some(bytes) = pass.edit.finish() {
-                    *argument = String::from_utf8_lossy(&bytes).into_owned();
+                // `curl -d` takes forms and JSON: what an argument is can only be seen from itself.
+                let mut once = |text: &[u8]| super::walk(text, "", PLACE, tally, false, 0);
+                if let Some(changed) = once(argument.as_bytes()) {
+                    *argument = super::string(super::settle(changed, once));
                 }
             }
         }
@@ -101,8 +93,5 @@ fn secret(name: &str, dashes: usize) -> Option<&'static str> {
 fn mask(argument: &str, from: usize, word: &str, tally: &mut Tally) -> String {
     let mut pass = Pass::new(argument.as_bytes(), PLACE, tally, false);
     pass.mask(from..argument.len(), "", word);
-    match pass.edit.finish() {
-        Some(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-        None => argument.to_owned(),
-    }
+    pass.edit.finish().map_or_else(|| argument.to_owned(), super::string)
 }

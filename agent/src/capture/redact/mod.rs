@@ -25,6 +25,9 @@ use std::borrow::Cow;
 pub(crate) use self::tally::Tally;
 use self::{pass::Pass, shape::Shape, tally::Place};
 
+/// Nobody's own text needs a third look; the bound is for texts made to need many.
+const MOST_ROUNDS: usize = 4;
+
 /// Redaction with the default lists.
 #[derive(Clone, Debug)]
 pub(crate) struct Redactor {
@@ -48,20 +51,18 @@ impl Redactor {
         text: Cow<'_, str>,
         place: Place<'_>,
         tally: &mut Tally,
-        walk: impl FnOnce(&mut Pass<'_, '_>),
+        walk: impl Fn(&mut Pass<'_, '_>),
     ) -> String {
-        let changed = if self.on && !text.is_empty() {
-            let mut pass = Pass::new(text.as_bytes(), place, tally, false);
+        if !self.on || text.is_empty() {
+            return text.into_owned();
+        }
+        let mut once = |text: &[u8]| {
+            let mut pass = Pass::new(text, place, tally, false);
             walk(&mut pass);
             pass.edit.finish()
-        } else {
-            None
         };
-        match changed {
-            // Ranges end at ASCII characters, so this is UTF-8 still; if it were not, nothing would be lost.
-            Some(bytes) => {
-                String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
-            }
+        match once(text.as_bytes()) {
+            Some(changed) => string(settle(changed, once)),
             None => text.into_owned(),
         }
     }
@@ -100,9 +101,31 @@ impl Redactor {
     /// A body without content codings. `media` is its `Content-Type`, `cut` says that its end is missing.
     pub(crate) fn body(&self, body: Cow<'_, [u8]>, media: &str, cut: bool, side: &str, tally: &mut Tally) -> Vec<u8> {
         let place = Place { side, part: "body", name: "" };
-        let changed = if self.on { walk(&body, media, place, tally, cut, 0) } else { None };
-        changed.unwrap_or_else(|| body.into_owned())
+        if !self.on {
+            return body.into_owned();
+        }
+        let mut once = |body: &[u8]| walk(body, media, place, tally, cut, 0);
+        match once(&body) {
+            Some(changed) => settle(changed, once),
+            None => body.into_owned(),
+        }
     }
+}
+
+/// What was masked may have stood between two halves of something else: once more, until nothing is found.
+fn settle(mut text: Vec<u8>, mut once: impl FnMut(&[u8]) -> Option<Vec<u8>>) -> Vec<u8> {
+    for _ in 0..MOST_ROUNDS {
+        match once(&text) {
+            Some(changed) => text = changed,
+            None => break,
+        }
+    }
+    text
+}
+
+/// Masks begin and end at ASCII characters, so text stays UTF-8; if it did not, no other byte would be lost.
+fn string(text: Vec<u8>) -> String {
+    String::from_utf8(text).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
 /// A body, or a part of one, by its shape; `None` when nothing was masked.
@@ -113,7 +136,7 @@ fn walk(body: &[u8], media: &str, place: Place<'_>, tally: &mut Tally, cut: bool
             json::walk(&mut pass);
             let structured = pass.edit.finish();
             let text = structured.as_deref().unwrap_or(body);
-            let mut pass = Pass { depth, ..Pass::new(text, place, tally, cut) };
+            let mut pass = Pass { depth, json: true, ..Pass::new(text, place, tally, cut) };
             pass.text(0..text.len());
             pass.edit.finish().or(structured)
         }

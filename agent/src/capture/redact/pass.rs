@@ -28,11 +28,13 @@ pub(super) struct Pass<'a, 't> {
     /// `src` went on, and its rest was not kept.
     pub(super) cut: bool,
     pub(super) depth: u8,
+    /// `src` is JSON: a double quote ends every value, because inside of one it has a backslash.
+    pub(super) json: bool,
 }
 
 impl<'a, 't> Pass<'a, 't> {
     pub(super) fn new(src: &'a [u8], place: Place<'t>, tally: &'t mut Tally, cut: bool) -> Self {
-        Pass { src, edit: Edit::new(src), place, tally, cut, depth: 0 }
+        Pass { src, edit: Edit::new(src), place, tally, cut, depth: 0, json: false }
     }
 
     /// Walks over another text at the same place, e.g. a decoded part of this one.
@@ -44,6 +46,7 @@ impl<'a, 't> Pass<'a, 't> {
             tally: self.tally,
             cut: self.cut,
             depth: self.depth + 1,
+            json: false,
         };
         walk(&mut pass);
         pass.edit.finish()
@@ -67,11 +70,23 @@ impl<'a, 't> Pass<'a, 't> {
         if json {
             let first = self.inner(decoded, json::walk);
             let text = first.as_deref().unwrap_or(decoded);
-            let second = self.inner(text, |pass| pass.text(0..pass.src.len()));
+            let second = self.inner(text, |pass| {
+                pass.json = true;
+                pass.text(0..pass.src.len());
+            });
             return second.or(first);
         }
         let query = !decoded.contains(&b' ') && decoded.iter().any(|&b| matches!(b, b'?' | b'='));
-        self.inner(decoded, |pass| if query { pass.address(0..pass.src.len()) } else { pass.text(0..pass.src.len()) })
+        self.inner(decoded, |pass| {
+            let all = 0..pass.src.len();
+            if query {
+                pass.address(all);
+            } else if memchr::memchr(b'%', decoded).is_some() {
+                pass.part(all);
+            } else {
+                pass.text(all);
+            }
+        })
     }
 
     /// Free text: values by their form, addresses in it, and `name=value`.
@@ -243,7 +258,8 @@ impl<'a, 't> Pass<'a, 't> {
             return None;
         }
         let sign = text.run(sign, |b| b == b'>' || b == b' ' || b == b'\t');
-        let value = self.named_value(sign, range.end, word);
+        let quote = if self.json { Some(b'"') } else { before.filter(|b| b"\"'".contains(b)) };
+        let value = self.named_value(sign, range.end, word, quote);
         let next = value.end.max(at.end);
         self.mask(value, "text", word);
         Some(next)
@@ -264,8 +280,8 @@ impl<'a, 't> Pass<'a, 't> {
         Some(start..end)
     }
 
-    /// The value after a `=` or `:` at `from`.
-    fn named_value(&self, from: usize, to: usize, word: &str) -> Range<usize> {
+    /// The value after a `=` or `:` at `from`; `around` is the quote that name and value stand in together.
+    fn named_value(&self, from: usize, to: usize, word: &str, around: Option<u8>) -> Range<usize> {
         let text = Text { src: self.src, to, cut: self.cut };
         let start = text.run(from, |b| b == b'\\');
         let escapes = start - from;
@@ -284,9 +300,15 @@ impl<'a, 't> Pass<'a, 't> {
                 }
                 inside..text.run(inside, |b| b != b'\n')
             }
-            // Schemes and cookies have spaces in them.
+            // Schemes and cookies have spaces and quotes in them; they go on to the end of the line.
             _ if matches!(word, "authorization" | "cookie" | "setcookie") => {
-                from..text.run(from, |b| !b"\r\n\"'<>".contains(&b))
+                let rest = &self.src[from..to];
+                let ends = |at: usize| match rest[at] {
+                    b'\r' | b'\n' | b'<' => true,
+                    b'\\' => matches!(rest.get(at + 1), Some(b'r' | b'n')),
+                    b => Some(b) == around,
+                };
+                from..from + (0..rest.len()).find(|&at| ends(at)).unwrap_or(rest.len())
             }
             _ => {
                 let end = if self.src[from..to].starts_with(MASK) { from + MASK.len() } else { from };
