@@ -84,7 +84,7 @@ fn plain<'a>(message: &'a Message, media: &str, seen: &mut Seen) -> (Cow<'a, [u8
     if codings.is_empty() {
         // Past a gap in a text nobody can say which key a value belongs to: the rest of it is not kept.
         return match first_gap {
-            Some(_) if shape::is_text(before_gap) => (Cow::Borrowed(before_gap), true),
+            Some(_) if shape::is_text(body) || shape::is_text_type(media) => (Cow::Borrowed(before_gap), true),
             Some(_) => (Cow::Borrowed(body), true),
             None => (Cow::Borrowed(body), cut),
         };

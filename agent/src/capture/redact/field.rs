@@ -60,6 +60,8 @@ pub(super) fn value(pass: &mut Pass<'_, '_>, name: &str) {
         cookies(pass, true);
     } else if is(ADDRESSES) {
         pass.address(all);
+    } else if is(&["host", ":authority"]) {
+        pass.authority();
     } else if let Some(word) = names::secret(name.as_bytes(), Kind::Header) {
         credentials(pass, word);
     } else if pass.src.len() > 4 {

@@ -132,10 +132,18 @@ impl<'a, 't> Pass<'a, 't> {
     fn userinfo(&mut self, range: Range<usize>) -> usize {
         let authority = &self.src[range.clone()];
         let authority = &authority[..authority.iter().position(|b| b"/?#".contains(b)).unwrap_or(authority.len())];
+        let end = range.start + authority.len();
         if let Some(at) = authority.iter().rposition(|&b| b == b'@') {
             self.mask(range.start..range.start + at, "userinfo", "");
+        } else if self.cut && end == self.src.len() {
+            // Cut before an `@` could come: what follows the colon is a password unless it can be a port.
+            let colon = authority.iter().position(|&b| b == b':').unwrap_or(authority.len());
+            let rest = authority.get(colon + 1..).unwrap_or_default();
+            if rest.len() > 5 || rest.iter().any(|b| !b.is_ascii_digit()) {
+                self.mask(range.start..end, "userinfo", "");
+            }
         }
-        range.start + authority.len()
+        end
     }
 
     /// An authority alone: `user:password@host:port`.

@@ -1,0 +1,140 @@
+//! What one exchange costs from the parser's output to the sealed object, in nanoseconds of one thread.
+//!
+//! `cargo bench -p agent --bench capture`. Each line is the best of several rounds, so that other work on the
+//! machine counts as little as it can.
+#![allow(missing_docs, clippy::cast_precision_loss)]
+
+use std::{hint::black_box, time::Instant};
+
+use agent::{
+    capture::{Capture, Context, Kept},
+    http::{Exchange, Framing, Head, Message},
+};
+use transaction::{
+    Level,
+    object::{Direction, End, Process},
+};
+
+fn message(method: &str, target: &str, status: u16, fields: &[(&str, &str)], body: Vec<u8>) -> Message {
+    Message {
+        head: Head {
+            method: method.into(),
+            target: target.into(),
+            status,
+            version: 11,
+            fields: fields.iter().map(|(n, v)| (n.as_bytes().to_vec(), v.as_bytes().to_vec())).collect(),
+        },
+        head_bytes: 200,
+        body_bytes: body.len() as u64,
+        wire_bytes: 200 + body.len() as u64,
+        framing: if body.is_empty() { Framing::None } else { Framing::Length },
+        body,
+        ended: true,
+        first_ns: 1_000_000,
+        last_ns: 2_000_000,
+        ..Message::default()
+    }
+}
+
+fn exchange(media: &str, body: Vec<u8>) -> Exchange {
+    let request = [
+        ("Host", "api.example.com"),
+        ("User-Agent", "python-requests/2.32.3"),
+        ("Accept-Encoding", "gzip, deflate"),
+        ("Accept", "*/*"),
+        ("Connection", "keep-alive"),
+        ("Authorization", "Bearer 0123456789abcdef0123456789abcdef"),
+    ];
+    let length = body.len().to_string();
+    let response = [
+        ("Server", "nginx/1.27.1"),
+        ("Date", "Sat, 21 Nov 2026 11:00:00 GMT"),
+        ("Content-Type", media),
+        ("Content-Length", &length),
+        ("Connection", "keep-alive"),
+        ("ETag", "\"66f3b1a5-400\""),
+        ("Cache-Control", "no-cache"),
+    ];
+    Exchange {
+        request: Some(message("GET", "/v1/orders/1234?page=2&limit=50", 0, &request, Vec::new())),
+        response: Some(message("", "OK", 200, &response, body)),
+        ..Exchange::default()
+    }
+}
+
+/// Orders as an API would list them, `bytes` long.
+fn json(bytes: usize) -> Vec<u8> {
+    let mut text = String::from("[");
+    let mut n = 0;
+    while text.len() < bytes {
+        n += 1;
+        text.push_str(&format!(
+            r#"{{"id":{n},"customer":"Customer {n}","status":"shipped","total":{}.50,"items":[{{"sku":"AB-{n}","count":2}}],"note":"left at the door"}},"#,
+            n * 3
+        ));
+    }
+    text.truncate(bytes);
+    text.into_bytes()
+}
+
+fn main() {
+    let process = Process {
+        pid: 4242,
+        exe: "/usr/bin/python3.13".into(),
+        args: vec!["python3".into(), "client.py".into()],
+        ..Process::default()
+    };
+    let context = Context {
+        process: &process,
+        host_name: "host-1",
+        local: ([192, 0, 2, 1], 40000).into(),
+        remote: ([198, 51, 100, 7], 8080).into(),
+        end: End::Client,
+        direction: Direction::EgressExternal,
+        connection_id: "0123456789abcdefghij",
+        exchange_id: "abcdefghij0123456789",
+        from_start: true,
+        source: "edge",
+        tls: None,
+        scheme: "http",
+        unix_offset_ns: 1_790_000_000_000_000_000,
+        container_name: "",
+        container_image: "",
+        pod_name: "",
+        pod_namespace: "",
+        tags: &[],
+    };
+    let kib = 1024;
+    println!("{:<38} {:>10} {:>10}", "exchange", "ns", "object");
+    for (name, level, exchange) in [
+        ("GET, 1 KiB JSON, summary", Level::Summary, exchange("application/json", json(kib))),
+        ("GET, 1 KiB JSON, headers", Level::Headers, exchange("application/json", json(kib))),
+        ("GET, 1 KiB JSON, full", Level::Full, exchange("application/json", json(kib))),
+        ("GET, 1 KiB text, full", Level::Full, exchange("text/plain", vec![b'x'; kib])),
+        ("GET, 4 KiB JSON, full", Level::Full, exchange("application/json", json(4 * kib))),
+        ("GET, 64 KiB JSON, full", Level::Full, exchange("application/json", json(64 * kib))),
+        (
+            "GET, 400 KiB octets, full",
+            Level::Full,
+            exchange(
+                "application/octet-stream",
+                (0..400 * kib).map(|n| (n * 2_654_435_761usize >> 11) as u8).collect(),
+            ),
+        ),
+    ] {
+        let capture = Capture::new(level);
+        let times = if exchange.response.as_ref().is_some_and(|r| r.body.len() > 16 * kib) { 200 } else { 5_000 };
+        let (mut best, mut size) = (f64::MAX, 0);
+        for _ in 0..12 {
+            let started = Instant::now();
+            for _ in 0..times {
+                if let Kept::Object(sealed) = capture.keep(black_box(&exchange), black_box(&context)) {
+                    size = sealed.bytes.len();
+                    black_box(sealed);
+                }
+            }
+            best = best.min(started.elapsed().as_nanos() as f64 / f64::from(times));
+        }
+        println!("{name:<38} {best:>10.0} {size:>10}");
+    }
+}

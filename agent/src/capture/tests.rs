@@ -1,1 +1,0 @@
-//! Exchanges in, transactions out.
