@@ -6,10 +6,10 @@
 //! - `block`: one row a block, small, so that time bounds and retention read little; its bytes stand in `bytes`.
 //! - `record`: one row a transaction, keyed by position: what differs from one to the next.
 //! - `profile`: what many transactions share (method, host, executable, …), written once and named by number.
-//!   Generations of numbers end at the same places as segments, so old ones can go without being searched for.
-//! - `digest`: the first 64 bits of each digest in segments of 8,192 positions. An index over all digests
-//!   would touch a page of its own for nearly every transaction; a segment has some thirty pages, which stay in
-//!   the cache, and is deleted as a whole. A look-up asks each segment, newest first: microseconds each.
+//!   Numbers live for a generation of 16,384 positions, so old ones can go without being searched for.
+//! - `digest`: the first 64 bits of each digest in segments of 2,048 positions. An index over all digests would
+//!   touch a page of its own for nearly every transaction; a segment has some ten pages, which many of a commit
+//!   share, and is deleted as a whole. A look-up asks each segment, newest first: a microsecond or two each.
 //! - `event`: entries without an object; their JSON stands in a block.
 //! - `state`: the next numbers, for when everything has been deleted: numbers are never used again.
 
@@ -26,7 +26,10 @@ pub(crate) const VERSION: i64 = 1;
 const APPLICATION: i64 = 0x5441_5053;
 
 /// Positions in a segment of `digest`, as a shift.
-pub(crate) const SEGMENT: u32 = 13;
+pub(crate) const SEGMENT: u32 = 11;
+
+/// Positions in a generation of profiles, as a shift.
+pub(crate) const GENERATION: u32 = 14;
 
 const TABLES: &str = "
 CREATE TABLE block (

@@ -19,7 +19,7 @@ use crate::{
     queue::{Next, Queue},
     retention,
     row::Identifier,
-    schema::SEGMENT,
+    schema::{GENERATION, SEGMENT},
     stats::Counters,
 };
 
@@ -313,8 +313,8 @@ impl Filling<'_> {
             self.store()?;
         }
         let position = self.next.position;
-        // A segment of digests and a generation of profiles begin at the same place.
-        if position & ((1 << SEGMENT) - 1) == 0 {
+        // The block before this one may use the generation's numbers, this one must not.
+        if position & ((1 << GENERATION) - 1) == 0 {
             self.store()?;
             self.profiles.begin_generation();
         }

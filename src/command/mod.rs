@@ -1,0 +1,54 @@
+//! The subcommands: one file each, and what they share.
+//!
+//! A subcommand is a struct of its arguments with `run(self) -> anyhow::Result<()>`. To add one: its file here,
+//! a `mod` line, a variant of [`Command`] and its line in [`CommandLine::run`].
+
+pub(crate) mod format;
+
+mod completions;
+mod conditions;
+mod data_dir;
+mod find;
+mod line;
+mod show;
+mod tail;
+mod when;
+
+use clap::{Parser, Subcommand};
+
+/// Captures the HTTP traffic of this host in the kernel and keeps it inside your own infrastructure.
+#[derive(Parser)]
+#[command(
+    name = "tapstack",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true,
+    after_help = "Examples:
+  tapstack tail                        what is happening now
+  tapstack find --status 5xx --since 1h
+  tapstack show 3f9a1c                 one transaction, by the beginning of its digest
+  tapstack show --curl 3f9a1c          its request as a shell command"
+)]
+pub(crate) struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Tail(tail::Tail),
+    Find(find::Find),
+    Show(show::Show),
+    Completions(completions::Completions),
+}
+
+impl CommandLine {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        match self.command {
+            Command::Tail(tail) => tail.run(),
+            Command::Find(find) => find.run(),
+            Command::Show(show) => show.run(),
+            Command::Completions(completions) => completions.run(),
+        }
+    }
+}
