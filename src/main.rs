@@ -3,7 +3,7 @@
 
 mod command;
 
-use std::{io::Write as _, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::Parser as _;
 
@@ -14,8 +14,7 @@ fn main() -> ExitCode {
         // Who reads has read enough (`tapstack find | head`): that is no failure.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            // Where standard error is gone, too, there is nobody left to tell.
-            let _ = writeln!(std::io::stderr(), "tapstack: {}", command::format::Escaped(&format!("{error:#}")));
+            command::format::say(format!("{error:#}"));
             ExitCode::FAILURE
         }
     }

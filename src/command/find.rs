@@ -9,7 +9,7 @@ use transaction::Flat as _;
 use super::{
     conditions::Conditions,
     data_dir::{DataDir, access_url},
-    format::{Look, escaped_json, print},
+    format::{Look, escaped_json, print, say},
     line, tail, when,
 };
 
@@ -54,7 +54,7 @@ impl Find {
         let rows = reader.find(&filter)?;
         let look = Look::of_stdout();
         if rows.is_empty() {
-            eprintln!("tapstack: nothing in {} fits", dir.display());
+            say(format!("nothing in {} fits", dir.display()));
             return Ok(());
         }
         let mut text = String::new();
@@ -67,9 +67,7 @@ impl Find {
                 text.push('\n');
             }
         } else {
-            if look.columns.is_some() {
-                text = line::heading(look) + "\n";
-            }
+            text = line::heading(look);
             for row in &rows {
                 // Writing to a String cannot fail.
                 let _ = writeln!(text, "{}", line::line(&row.record, look));
@@ -77,7 +75,7 @@ impl Find {
         }
         print(text)?;
         if rows.len() == self.limit && look.columns.is_some() {
-            eprintln!("tapstack: the newest {} are shown; --limit shows more", self.limit);
+            say(format!("the newest {} are shown; --limit shows more", self.limit));
         }
         Ok(())
     }

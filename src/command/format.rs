@@ -72,9 +72,19 @@ pub(crate) fn size(bytes: u64) -> String {
     format!("{bytes}B")
 }
 
-/// Nanoseconds since 1970 as a time of day in this host's zone: `12:03:45.123`.
+/// Nanoseconds since 1970 in this host's zone, in 12 columns: `12:03:45.123` today, `01-31 12:03` on another day.
 pub(crate) fn clock(unix_ns: u64) -> String {
-    zoned(unix_ns, "%H:%M:%S%.3f")
+    if is_today(unix_ns) { zoned(unix_ns, "%H:%M:%S%.3f") } else { zoned(unix_ns, "%m-%d %H:%M ") }
+}
+
+/// The same in 8 columns: `12:03:45` today, `01-31` on another day.
+pub(crate) fn time_of_day(unix_ns: u64) -> String {
+    if is_today(unix_ns) { zoned(unix_ns, "%H:%M:%S") } else { zoned(unix_ns, "%m-%d   ") }
+}
+
+fn is_today(unix_ns: u64) -> bool {
+    let now = u64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(0);
+    zoned(unix_ns, "%F") == zoned(now, "%F")
 }
 
 /// Nanoseconds since 1970 as date and time in this host's zone: `2026-01-31 12:03:45.123 +01:00`.
@@ -143,6 +153,12 @@ pub(crate) fn print(text: impl AsRef<[u8]>) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_ref())?;
     out.flush()
+}
+
+/// Says something beside the output, in one line on standard error. Where that is gone nobody is left to tell.
+pub(crate) fn say(text: impl fmt::Display) {
+    let line = format!("tapstack: {}\n", Escaped(&text.to_string()));
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 #[cfg(test)]

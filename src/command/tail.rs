@@ -14,7 +14,7 @@ use transaction::{AccessUrl, Flat as _};
 use super::{
     conditions::Conditions,
     data_dir::{DataDir, access_url},
-    format::{Look, escaped_json, print},
+    format::{Look, escaped_json, print, say},
     line,
 };
 
@@ -87,7 +87,7 @@ async fn follow(dir: &Path, filter: &Filter, mut out: Output) -> anyhow::Result<
                 Err(error @ Error::Missing { .. }) => {
                     if !waiting {
                         waiting = true;
-                        eprintln!("tapstack: {error} (waiting for it)");
+                        say(format!("{error} (waiting for it)"));
                     }
                 }
                 Err(error) => return Err(error.into()),

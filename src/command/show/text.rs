@@ -28,7 +28,8 @@ pub(super) fn render(t: &Transaction, record: &ArtifactRecord, url: &str, look: 
         page.field("Redacted", &format!("{} ({}{times})", r.place, r.action));
     }
     let m = &t.metadata;
-    page.field("Ids", &format!("request {}, exchange {}, connection {}", m.request_id, t.exchange_id, m.connection_id));
+    let ids = [("request", &m.request_id), ("exchange", &t.exchange_id), ("connection", &m.connection_id)];
+    page.field("Ids", &named(&ids));
     if !m.tags.is_empty() {
         page.field("Tags", &m.tags.join(", "));
     }
@@ -48,6 +49,12 @@ fn timing(t: &Transaction) -> String {
     let parts: Vec<String> = parts.iter().filter_map(|(n, ns)| ns.map(|ns| format!("{n} {}", duration(ns)))).collect();
     let total = duration(t.total_ns);
     if parts.is_empty() { total } else { format!("{total} ({})", parts.join(", ")) }
+}
+
+/// `name value, name value`, without those that have none.
+fn named(parts: &[(&str, &String)]) -> String {
+    let some = parts.iter().filter(|(_, value)| !value.is_empty());
+    some.map(|(name, value)| format!("{name} {value}").trim_start().to_owned()).collect::<Vec<_>>().join(", ")
 }
 
 /// The text in the making.
@@ -124,10 +131,8 @@ impl Page {
             ),
         );
         if let Some(tls) = &t.tls {
-            let parts = [("", &tls.version), ("name ", &tls.sni), ("protocol ", &tls.alpn), ("cipher ", &tls.cipher)];
-            let parts: Vec<String> =
-                parts.iter().filter(|(_, v)| !v.is_empty()).map(|(n, v)| format!("{n}{v}")).collect();
-            self.field("TLS", &parts.join(", "));
+            let parts = [("", &tls.version), ("name", &tls.sni), ("protocol", &tls.alpn), ("cipher", &tls.cipher)];
+            self.field("TLS", &named(&parts));
         }
     }
 
