@@ -28,7 +28,13 @@
     in
     {
       overlays.default = final: _previous: {
-        inherit (import ./nixos/packages.nix { pkgs = final; inherit lib; }) tapstack;
+        inherit
+          (import ./nixos/packages.nix {
+            pkgs = final;
+            inherit lib;
+          })
+          tapstack
+          ;
       };
 
       packages = forEachSystem (

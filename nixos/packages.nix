@@ -22,8 +22,8 @@ let
     src = source;
     cargoLock.lockFile = ../Cargo.lock;
 
-    # Without bpf-linker the kernel side is the object committed under agent/bpf; CI rebuilds that from its source
-    # and compares.
+    # The kernel side as committed under agent/bpf; CI rebuilds that from its source and compares.
+    env.TAPSTACK_BPF = "committed";
 
     # The tests of the workspace look at the kernel and the processes that they run on, which a build sandbox
     # hides; CI runs them. Here: the program starts and is this version.
