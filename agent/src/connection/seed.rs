@@ -214,6 +214,24 @@ mod tests {
     }
 
     #[test]
+    fn the_youngest_of_several_processes_is_the_owner() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        // The child has the same socket as its standard input.
+        let inherited = std::os::fd::OwnedFd::from(client.try_clone().unwrap());
+        let mut child = std::process::Command::new("/bin/sleep").arg("60").stdin(inherited).spawn().unwrap();
+        let list = seed();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let list = match list {
+            Ok(list) => list,
+            Err(error) => return eprintln!("skipped: {error}"),
+        };
+        let seen = list.iter().find(|socket| socket.cookie == cookie(&client)).unwrap();
+        assert_eq!(seen.pid, child.id());
+    }
+
+    #[test]
     fn sockets_of_another_network_namespace_are_found() {
         let (tell, told) = std::sync::mpsc::channel();
         let (end, ended) = std::sync::mpsc::channel::<()>();
