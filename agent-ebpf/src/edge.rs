@@ -1,0 +1,270 @@
+//! The two programs at the root of cgroup v2: every TCP segment with payload, where it leaves or reaches its
+//! socket. They never change or drop anything.
+
+use agent_ebpf::{Address, Data, Header, counter, direction, flag, kind, protocol};
+use aya_ebpf::{
+    bindings::__sk_buff,
+    helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_skb_load_bytes, bpf_tcp_sock},
+    macros::cgroup_skb,
+    programs::SkBuffContext,
+};
+
+use crate::{
+    copy::{announce, send},
+    kernel::{NET_INUM, SOCK_NET, count, member, tcp_sock},
+    packet::{Segment, segment},
+    shape::{LOOK, judge},
+    socket::{Socket, adopt, learn, settings, stopped, storage},
+};
+
+/// `BPF_TCP_LISTEN`
+const LISTEN: u32 = 10;
+/// Handshake bytes copied of each direction: enough for hellos with post-quantum key shares.
+const HANDSHAKE: u32 = 4096;
+/// Loopback has interface index 1 in every network namespace.
+const LOOPBACK: u32 = 1;
+/// A connection older than the agent is judged at this many segments before it counts as something else.
+const TRIES: u8 = 64;
+
+/// Sent segments.
+#[cgroup_skb(egress)]
+pub fn edge_out(ctx: SkBuffContext) -> i32 {
+    unsafe { edge(ctx.skb.skb, direction::OUT) };
+    1
+}
+
+/// Received segments.
+#[cgroup_skb(ingress)]
+pub fn edge_in(ctx: SkBuffContext) -> i32 {
+    unsafe { edge(ctx.skb.skb, direction::IN) };
+    1
+}
+
+/// Addresses from the packet: at a listener the socket has none.
+#[inline(always)]
+unsafe fn packet_address(skb: *mut __sk_buff, g: &Segment, a: &mut Address) {
+    unsafe {
+        let mut ports = [0u16; 2];
+        bpf_skb_load_bytes(skb.cast(), g.ip_len, ports.as_mut_ptr().cast(), 4);
+        a.local_port = u16::from_be(ports[1]);
+        a.remote_port = u16::from_be(ports[0]);
+        if g.version == 6 {
+            bpf_skb_load_bytes(skb.cast(), 8, a.remote.as_mut_ptr().cast(), 16);
+            bpf_skb_load_bytes(skb.cast(), 24, a.local.as_mut_ptr().cast(), 16);
+        } else {
+            a.local[2] = 0xffff_u32.to_be();
+            a.remote[2] = 0xffff_u32.to_be();
+            bpf_skb_load_bytes(skb.cast(), 12, (&raw mut a.remote[3]).cast(), 4);
+            bpf_skb_load_bytes(skb.cast(), 16, (&raw mut a.local[3]).cast(), 4);
+        }
+    }
+}
+
+/// Data in the ACK that ends the handshake: the connection has no socket of its own yet. On loopback the
+/// sender's side has it.
+#[inline(always)]
+unsafe fn listener(skb: *mut __sk_buff, sk: *mut aya_ebpf::bindings::bpf_sock, g: &Segment) {
+    count(counter::LISTENER, 1);
+    let tcp = tcp_sock(sk);
+    if tcp == 0 {
+        return;
+    }
+    unsafe {
+        let mut d = describe(skb, direction::IN, g, bpf_get_socket_cookie(skb.cast()));
+        d.header.flags = flag::LISTENER;
+        packet_address(skb, g, &mut d.address);
+        let net: u64 = member(tcp, &SOCK_NET);
+        d.address.netns = member(net, &NET_INUM);
+        send(skb, &d, g.at, g.len);
+    }
+}
+
+#[inline(always)]
+unsafe fn describe(skb: *mut __sk_buff, direction: u8, g: &Segment, cookie: u64) -> Data {
+    Data {
+        header: Header {
+            kind: kind::DATA,
+            direction,
+            protocol: 0,
+            flags: 0,
+            len: 0,
+            time: unsafe { bpf_ktime_get_ns() },
+            cookie,
+        },
+        address: Address { local: [0; 4], remote: [0; 4], local_port: 0, remote_port: 0, netns: 0 },
+        owner: 0,
+        seq: g.seq,
+        base: 0,
+        lost: 0,
+        confirmed: 0,
+        ifindex: unsafe { (*skb).ifindex },
+    }
+}
+
+/// Judges a connection that is not judged yet; false when there is nothing to copy.
+#[inline(always)]
+unsafe fn look(skb: *mut __sk_buff, s: &mut Socket, g: &Segment, direction: u8) -> bool {
+    unsafe {
+        let fresh = s.flags & flag::FRESH != 0;
+        let mut have = s.head_len;
+        if have > 0 && s.head_direction != direction {
+            // The other end speaks while the first one's beginning is not judged: user space sorts it out.
+            return true;
+        }
+        if !fresh || have as usize >= LOOK {
+            have = 0;
+        }
+        let at = have as usize & (LOOK - 1);
+        let want = if g.len > LOOK as u32 { LOOK as u32 } else { g.len };
+        let n = (core::ptr::read_volatile(&want).wrapping_sub(1) & (LOOK as u32 - 1)) + 1;
+        if bpf_skb_load_bytes(skb.cast(), g.at, s.head.as_mut_ptr().add(at).cast(), n) != 0 {
+            count(counter::LOAD_FAILED, 1);
+            return false;
+        }
+        let have = at as u32 + n;
+        s.head_len = have;
+        s.head_direction = direction;
+        let v = judge(&s.head, have);
+        if v == protocol::OTHER {
+            s.head_len = 0;
+            s.tries += 1;
+            if fresh || s.tries > TRIES {
+                s.protocol = protocol::OTHER;
+            }
+            return false;
+        }
+        if v == protocol::UNKNOWN && !fresh {
+            // A few bytes in the middle of a stream: they say nothing.
+            s.head_len = 0;
+            return false;
+        }
+        s.protocol = v;
+        true
+    }
+}
+
+#[inline(always)]
+unsafe fn edge(skb: *mut __sk_buff, direction: u8) {
+    unsafe {
+        let Some(g) = segment(skb) else { return };
+        let sk = (*skb).__bindgen_anon_2.sk;
+        if sk.is_null() {
+            return;
+        }
+        count(counter::SEGMENTS, 1);
+        let loopback = (*skb).ifindex == LOOPBACK;
+        if (*sk).state == LISTEN {
+            if !loopback {
+                listener(skb, sk, &g);
+            }
+            return;
+        }
+        let s = storage(sk, true);
+        if s.is_null() {
+            count(counter::NO_STORAGE, 1);
+            return;
+        }
+        let s = &mut *s;
+        let d = direction as usize & 1;
+        s.bytes[d] += g.len as u64;
+        s.segments[d] += 1;
+        if s.protocol == protocol::OTHER {
+            return;
+        }
+        let tcp = tcp_sock(sk);
+        if tcp == 0 {
+            return;
+        }
+        learn(s, tcp);
+        let cookie = bpf_get_socket_cookie(skb.cast());
+        // The sender of the first data is nearly always the owner; a socket that is handed on is found at
+        // each 64th segment.
+        if direction == direction::OUT && (s.owner == 0 || s.segments[0] & 63 == 1) {
+            adopt(s, tcp, cookie);
+        }
+        let Some(settings) = settings() else { return };
+        if stopped(s, settings, cookie) {
+            s.protocol = protocol::OTHER;
+            return;
+        }
+        if s.protocol == protocol::UNKNOWN && !look(skb, s, &g, direction) {
+            return;
+        }
+        let mut todo = g.len;
+        let mut kind = kind::DATA;
+        let mut flags = s.flags & (flag::FRESH | flag::ACCEPTED);
+        match s.protocol {
+            protocol::TLS => {
+                let have = s.handshake[d];
+                if have >= HANDSHAKE {
+                    count(counter::CIPHERTEXT, 1);
+                    return;
+                }
+                kind = kind::HANDSHAKE;
+                if todo > HANDSHAKE {
+                    todo = HANDSHAKE;
+                }
+                s.handshake[d] = have + todo;
+            }
+            protocol::HTTP2 => {
+                count(counter::HTTP2, 1);
+                return;
+            }
+            protocol::OTHER => return,
+            _ => {
+                // Bytes of one direction while the other is silent are bounded: so are bodies, without
+                // parsing here.
+                s.run[1 - d] = 0;
+                let run = s.run[d];
+                if run >= settings.cap {
+                    count(counter::CAPPED_BYTES, todo as u64);
+                    return;
+                }
+                let left = settings.cap - run;
+                if todo >= left {
+                    if todo > left {
+                        count(counter::CAPPED_BYTES, (todo - left) as u64);
+                    }
+                    todo = left;
+                    flags |= flag::CAPPED;
+                }
+                s.run[d] = run + todo;
+            }
+        }
+        if settings.copy == 0 {
+            return;
+        }
+        if loopback {
+            flags |= flag::LOOPBACK;
+            // The sender's side is copied; user space knows that both sockets are here.
+            if direction == direction::IN {
+                if s.flags & (flag::FRESH | flag::ANNOUNCE) == 0 {
+                    s.flags |= flag::ANNOUNCE;
+                    let mut r = describe(skb, direction, &g, cookie);
+                    r.header.protocol = s.protocol;
+                    r.header.flags = flags | flag::ANNOUNCE;
+                    r.address = s.address;
+                    r.owner = s.owner;
+                    announce(&r);
+                }
+                return;
+            }
+        }
+        let mut r = describe(skb, direction, &g, cookie);
+        r.header.kind = kind;
+        r.header.protocol = s.protocol;
+        r.header.flags = flags;
+        r.address = s.address;
+        r.owner = s.owner;
+        r.base = s.base[d];
+        r.lost = s.lost[d];
+        let t = bpf_tcp_sock(sk);
+        if !t.is_null() {
+            r.confirmed = (*t).rcv_nxt;
+        }
+        let lost = send(skb, &r, g.at, todo);
+        if lost != 0 {
+            s.lost[d] = s.lost[d].wrapping_add(lost);
+        }
+    }
+}
