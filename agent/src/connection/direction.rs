@@ -4,7 +4,7 @@
 //! an exchange is handed on.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use transaction::object::{Direction, End};
@@ -69,7 +69,17 @@ impl OwnAddresses {
         OwnAddresses(Mutex::new(State { list, read: None, fixed: true }))
     }
 
+    /// The addresses as last read.
+    #[must_use]
+    pub fn list(&self) -> Vec<IpAddr> {
+        self.fresh().list.clone()
+    }
+
     fn contains(&self, ip: IpAddr) -> bool {
+        self.fresh().list.contains(&ip)
+    }
+
+    fn fresh(&self) -> MutexGuard<'_, State> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !state.fixed && state.read.is_none_or(|read| read.elapsed() >= FRESH) {
             state.read = Some(Instant::now());
@@ -78,7 +88,7 @@ impl OwnAddresses {
                 Err(error) => tracing::warn!(%error, "Own addresses could not be read; the last ones hold."),
             }
         }
-        state.list.contains(&ip)
+        state
     }
 }
 

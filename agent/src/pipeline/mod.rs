@@ -1,1 +1,191 @@
-//! Being written.
+//! The only room of the agent that knows all others: threads, queues, start and stop.
+//!
+//! One reader drains the rings and spreads the records over workers by connection; each worker owns its
+//! connections from reassembly to the sealed object, and hands objects and events to a [`Sink`]. Queues
+//! between them are bounded: a worker that cannot keep up holds the reader up, the kernel's ring fills, and
+//! what is lost there is a counted gap.
+
+mod batch;
+pub mod counters;
+pub mod host;
+mod reader;
+pub mod replay;
+mod tracked;
+mod worker;
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread::JoinHandle,
+};
+
+pub use counters::Counters;
+pub use host::Host;
+use transaction::{ConnectionEvent, Level, Sealed};
+
+use crate::{
+    capture::Capture,
+    flow::Budget,
+    probe::{self, Kernel, recording},
+    process,
+};
+
+/// Where finished transactions and connection events go.
+pub trait Sink: Send + Sync {
+    /// A transaction; its record says when it was.
+    fn transaction(&self, sealed: Sealed);
+    /// A connection's report.
+    fn connection(&self, event: ConnectionEvent);
+}
+
+/// How a pipeline runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The kernel side.
+    pub kernel: probe::Options,
+    /// Level of every transaction.
+    pub level: Level,
+    /// Threads that take connections apart; 0 for one a core, at most 4.
+    pub workers: usize,
+    /// Bytes of memory for all bodies and reassembly together.
+    pub budget: usize,
+    /// Keep the kernel's records in this file, up to this size.
+    pub record: Option<(PathBuf, u64)>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings { kernel: probe::Options::default(), level: Level::Full, workers: 0, budget: 64 << 20, record: None }
+    }
+}
+
+/// Why a pipeline does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel side.
+    #[error(transparent)]
+    Probe(#[from] probe::Error),
+    /// The recording.
+    #[error(transparent)]
+    Recording(#[from] recording::Error),
+    /// A thread or a clock.
+    #[error("{0}")]
+    System(#[from] std::io::Error),
+}
+
+/// What the workers share.
+struct Shared {
+    host: Host,
+    processes: process::Table,
+    capture: Capture,
+    sink: Arc<dyn Sink>,
+    budget: Arc<Budget>,
+    counters: Arc<Counters>,
+    /// Owners of sockets older than the agent, by cookie: process and start in nanoseconds since boot.
+    seeds: OnceLock<HashMap<u64, (u32, Option<u64>)>>,
+}
+
+/// A running capture.
+pub struct Pipeline {
+    stop: Arc<AtomicBool>,
+    reader: Option<JoinHandle<()>>,
+    seeder: Option<JoinHandle<()>>,
+    counters: Arc<Counters>,
+    notes: Vec<String>,
+}
+
+impl Pipeline {
+    /// Attaches the programs and starts the threads. When it returns, everything that happens from now on
+    /// is captured.
+    pub fn start(settings: &Settings, sink: Arc<dyn Sink>) -> Result<Pipeline, Error> {
+        let kernel = Kernel::load(&settings.kernel)?;
+        let notes = kernel.notes().to_vec();
+        let host = Host::this()?;
+        let recorder = match &settings.record {
+            Some((path, limit)) => Some(recording::Recorder::create(path, &host.about(), *limit)?),
+            None => None,
+        };
+        let counters = Arc::new(Counters::default());
+        let mut processes = process::Table::new(process::Boot::read());
+        if let Ok(root) = kernel.cgroup() {
+            processes = processes.with_cgroups(root);
+        }
+        let shared = Arc::new(Shared {
+            host,
+            processes,
+            capture: Capture::new(settings.level),
+            sink,
+            budget: Budget::new(settings.budget),
+            counters: Arc::clone(&counters),
+            seeds: OnceLock::new(),
+        });
+        let (stops, stopping) = mpsc::channel();
+        let workers = worker::Pool::start(&shared, worker_count(settings.workers), &stops)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let reader = reader::Reader::new(kernel, workers, Arc::clone(&shared), recorder, stopping);
+        let flag = Arc::clone(&stop);
+        let reader = std::thread::Builder::new().name("ring-reader".into()).spawn(move || reader.run(&flag))?;
+        // Owners of old sockets take a walk through /proc: beside the capture, not before it.
+        let seeder = std::thread::Builder::new().name("seed".into()).spawn(move || seed(&shared))?;
+        Ok(Pipeline { stop, reader: Some(reader), seeder: Some(seeder), counters, notes })
+    }
+
+    /// Counters of all rooms.
+    #[must_use]
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// What this kernel lacks, one line each.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Detaches the programs, takes what is still in the rings to its end, and ends the threads.
+    pub fn stop(mut self) {
+        self.join();
+    }
+
+    fn join(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in [self.reader.take(), self.seeder.take()].into_iter().flatten() {
+            if thread.join().is_err() {
+                tracing::error!("A capture thread panicked; what it held is lost.");
+            }
+        }
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        self.join();
+    }
+}
+
+fn worker_count(asked: usize) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if asked == 0 { cores.min(4) } else { asked.min(64) }
+}
+
+fn seed(shared: &Shared) {
+    match crate::connection::seed::seed() {
+        Ok(found) => {
+            let owners = found
+                .into_iter()
+                .filter(|s| s.pid != 0)
+                .map(|s| (s.cookie, (s.pid, None)))
+                .collect::<HashMap<u64, (u32, Option<u64>)>>();
+            tracing::debug!(sockets = owners.len(), "Found the owners of sockets that are older than this process.");
+            let _ = shared.seeds.set(owners);
+        }
+        Err(error) => {
+            tracing::warn!(%error, "Owners of sockets older than this process are found only when they send.");
+        }
+    }
+}

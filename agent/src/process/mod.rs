@@ -50,3 +50,18 @@ pub struct Process {
     /// Start in clock ticks since boot, as in field 22 of `/proc/PID/stat`; `None` when not known.
     pub start_ticks: Option<u64>,
 }
+
+impl From<&agent_ebpf::Exec> for Exec {
+    fn from(r: &agent_ebpf::Exec) -> Self {
+        let cut = |bytes: &[u8], len: u32| bytes[..(len as usize).min(bytes.len())].to_vec();
+        Exec {
+            pid: r.pid,
+            start_ns: r.start,
+            ppid: r.parent,
+            uid: r.uid,
+            filename: cut(&r.filename, r.filename_len),
+            args: cut(&r.arguments, r.arguments_len),
+            cgroup_id: r.cgroup,
+        }
+    }
+}

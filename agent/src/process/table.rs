@@ -35,6 +35,8 @@ pub struct Table {
     boot: Boot,
     users: Users,
     cgroups: Option<Names>,
+    /// Nothing is read from `/proc`: the records come from elsewhere.
+    offline: bool,
     shards: [RwLock<Shard>; SHARDS],
     /// Counts look-ups: the entries' age.
     clock: AtomicU64,
@@ -72,6 +74,7 @@ impl Table {
             boot,
             users: Users::new("/etc/passwd".into()),
             cgroups: None,
+            offline: false,
             shards: std::array::from_fn(|_| RwLock::default()),
             clock: AtomicU64::new(0),
         }
@@ -83,6 +86,21 @@ impl Table {
     pub fn with_cgroups(mut self, root: OwnedFd) -> Self {
         self.cgroups = Names::new(root).inspect_err(|error| tracing::debug!(%error, "No cgroup names.")).ok();
         self
+    }
+
+    /// A table for records of another time or host: it knows what it is told ([`Table::know`], [`Table::exec`])
+    /// and never looks into `/proc`.
+    #[must_use]
+    pub fn offline() -> Self {
+        let boot = Boot { unix_ns: 0, ticks_per_second: 100 };
+        Table { offline: true, users: Users::new("/dev/null".into()), ..Table::new(boot) }
+    }
+
+    /// Takes over facts that were known when a recording was made; for good.
+    pub fn know(&self, pid: u32, start_ns: u64, facts: Facts) {
+        let ticks = self.boot.ticks(start_ns);
+        let process = Arc::new(Process { facts, start_ticks: Some(ticks) });
+        self.change((pid, ticks), |slot| slot.known = Some(Known { process, read: Instant::now(), gone: true }));
     }
 
     /// Remembers an exec; facts read before it are forgotten.
@@ -112,6 +130,9 @@ impl Table {
             && (known.gone && ticks.is_some() || known.read.elapsed() < if ticks.is_some() { FRESH } else { FRESH_PID })
         {
             return known.process;
+        }
+        if self.offline {
+            return self.unseen(pid, ticks, true);
         }
         for _ in 0..ATTEMPTS {
             let Some(stat) = proc::stat(pid).filter(|stat| ticks.is_none_or(|ticks| ticks == stat.start_ticks)) else {

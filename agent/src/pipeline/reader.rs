@@ -1,0 +1,160 @@
+//! The thread that drains the rings. It reads no files and parses nothing but a record's head.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    time::{Duration, Instant},
+};
+
+use agent_ebpf::kind;
+
+use super::{Counters, Shared, worker::Pool};
+use crate::probe::{
+    Kernel, Record,
+    recording::{RecordedProcess, Recorder, TAG_PROCESS, TAG_RECORD},
+};
+
+/// Data records taken before the control ring is looked at again.
+const TURN: usize = 16384;
+/// How long the reader sleeps when the rings were empty: at most 10 ms, at 1 GB/s a third of the data ring.
+const NAPS: [(u32, Duration); 3] =
+    [(50, Duration::from_millis(2)), (500, Duration::from_millis(5)), (u32::MAX, Duration::from_millis(10))];
+
+pub(super) struct Reader {
+    kernel: Kernel,
+    workers: Pool,
+    shared: Arc<Shared>,
+    recorder: Option<Recording>,
+    stopping: mpsc::Receiver<u64>,
+}
+
+/// A recording under way, and the processes that it already tells of.
+struct Recording {
+    recorder: Recorder,
+    known: std::collections::HashSet<(u32, u64)>,
+    failed: bool,
+}
+
+impl Recording {
+    /// Keeps a record, after the facts of its process when that is new.
+    fn keep(&mut self, bytes: &[u8], shared: &Shared) {
+        let Some(significant) = Record::significant(bytes) else { return };
+        let owner = match Record::parse(bytes) {
+            Some(Record::Data(d, _)) => (d.owner, 0),
+            Some(Record::Connection(c)) => (c.owner, c.owner_start),
+            _ => (0, 0),
+        };
+        let mut result = Ok(());
+        if owner.0 != 0 && !self.known.contains(&owner) && self.known.insert(owner) {
+            let process = shared.processes.lookup(owner.0, (owner.1 != 0).then_some(owner.1));
+            let entry = RecordedProcess { start_ns: owner.1, process: process.facts.clone() };
+            if let Ok(json) = serde_json::to_vec(&entry) {
+                result = self.recorder.add(TAG_PROCESS, &json);
+            }
+        }
+        if let Err(error) = result.and_then(|()| self.recorder.add(TAG_RECORD, significant))
+            && !std::mem::replace(&mut self.failed, true)
+        {
+            tracing::error!(%error, "The recording is incomplete from here on.");
+        }
+    }
+}
+
+impl Reader {
+    pub(super) fn new(
+        kernel: Kernel,
+        workers: Pool,
+        shared: Arc<Shared>,
+        recorder: Option<Recorder>,
+        stopping: mpsc::Receiver<u64>,
+    ) -> Self {
+        let recorder = recorder.map(|recorder| Recording { recorder, known: Default::default(), failed: false });
+        Reader { kernel, workers, shared, recorder, stopping }
+    }
+
+    pub(super) fn run(mut self, stop: &AtomicBool) {
+        // Ends of connections wait here until the data before them have been taken.
+        let mut ends: Vec<Vec<u8>> = Vec::new();
+        let mut idle = 0u32;
+        let mut counted = Instant::now();
+        loop {
+            let last = stop.load(Ordering::Relaxed);
+            let Reader { kernel, workers, shared, recorder, stopping } = &mut self;
+            let control = kernel.drain_control(|bytes| {
+                if let Some(r) = recorder {
+                    r.keep(bytes, shared);
+                }
+                match Record::parse(bytes) {
+                    Some(Record::Exec(exec)) => shared.processes.exec(&exec.into()),
+                    Some(Record::Connection(c)) if matches!(c.header.kind, kind::CLOSE | kind::END) => {
+                        ends.push(bytes.to_vec());
+                    }
+                    Some(record) => workers.push(&record, bytes),
+                    None => Counters::add(&shared.counters.unreadable_records, 1),
+                }
+            });
+            let data = kernel.drain_data(TURN, |bytes| {
+                if let Some(r) = recorder {
+                    r.keep(bytes, shared);
+                }
+                match Record::parse(bytes) {
+                    Some(record) => workers.push(&record, bytes),
+                    None => Counters::add(&shared.counters.unreadable_records, 1),
+                }
+            });
+            if data < TURN {
+                for bytes in ends.drain(..) {
+                    if let Some(record) = Record::parse(&bytes) {
+                        workers.push(&record, &bytes);
+                    }
+                }
+            }
+            workers.flush();
+            let cookies: Vec<u64> = stopping.try_iter().take(1024).collect();
+            if !cookies.is_empty()
+                && let Err(error) = kernel.stop(&cookies)
+            {
+                tracing::debug!(%error, "Copying goes on for connections that are of no more use.");
+            }
+            if counted.elapsed() > Duration::from_secs(1) {
+                counted = Instant::now();
+                shared.host.follow_clock();
+                Self::count(kernel, shared);
+            }
+            if control + data > 0 {
+                idle = 0;
+            } else {
+                idle = idle.saturating_add(1);
+            }
+            if last && data < TURN {
+                break;
+            }
+            if data < TURN {
+                let nap = NAPS.iter().find(|(rounds, _)| idle < *rounds).map_or(NAPS[2].1, |n| n.1);
+                std::thread::sleep(nap);
+            }
+        }
+        Self::count(&self.kernel, &self.shared);
+        // Detach before the workers' last objects are written: from here on nobody waits for this process.
+        drop(self.kernel);
+        self.workers.stop();
+        if let Some(r) = self.recorder {
+            match r.recorder.finish() {
+                Ok(0) => {}
+                Ok(dropped) => {
+                    tracing::warn!(dropped, "The recording reached its size limit; later records are not in it.")
+                }
+                Err(error) => tracing::error!(%error, "The recording is incomplete."),
+            }
+        }
+    }
+
+    fn count(kernel: &Kernel, shared: &Shared) {
+        for (to, from) in shared.counters.kernel.iter().zip(kernel.counters()) {
+            to.store(from, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! One connection in a worker: its facts, and while it carries HTTP its streams and parser.
+
+use std::sync::{Arc, atomic::AtomicU64};
+
+use agent_ebpf::{Data, direction, flag, kind, protocol};
+
+use super::Counters;
+use crate::{
+    connection::{Connection, ends},
+    flow::{self, Budget, Stream},
+    http::{self, GapCause, Note, Output, Side},
+};
+
+/// A connection as a worker keeps it.
+pub(super) struct Tracked {
+    pub(super) connection: Connection,
+    /// Tells generations of one pair of addresses apart.
+    pub(super) serial: u64,
+    http: Option<Box<Http>>,
+    /// Nothing more is wanted of its bytes.
+    done: bool,
+}
+
+struct Http {
+    /// By the side that sends; made when its first byte's sequence number is known.
+    streams: [Option<Stream>; 2],
+    parser: http::Connection,
+}
+
+/// Hands a stream's bytes to the parser.
+struct Feed<'a> {
+    side: Side,
+    parser: &'a mut http::Connection,
+    out: &'a mut Vec<Output>,
+}
+
+impl flow::Sink for Feed<'_> {
+    fn data(&mut self, offset: u64, bytes: &[u8], ns: u64) {
+        self.parser.data(self.side, offset, bytes, ns, self.out);
+    }
+
+    fn gap(&mut self, offset: u64, len: u64, cause: GapCause) {
+        self.parser.gap(self.side, offset, len, cause, self.out);
+    }
+
+    fn note(&mut self, note: Note) {
+        self.parser.note(self.side, note);
+    }
+}
+
+impl Http {
+    fn new(fresh: bool, budget: &Arc<Budget>) -> Box<Http> {
+        let (limits, budget) = (http::Limits::default(), Arc::clone(budget));
+        let parser =
+            if fresh { http::Connection::new(limits, budget) } else { http::Connection::midway(limits, budget) };
+        Box::new(Http { streams: [None, None], parser })
+    }
+
+    /// Runs `f` on the stream that `side` sends, if it has begun.
+    fn on(&mut self, side: Side, out: &mut Vec<Output>, f: impl FnOnce(&mut Stream, &mut Feed<'_>)) {
+        if let Some(stream) = &mut self.streams[ends::index(side)] {
+            f(stream, &mut Feed { side, parser: &mut self.parser, out });
+        }
+    }
+
+    /// The same, beginning it at `base`.
+    fn begun(&mut self, side: Side, base: u32, budget: &Arc<Budget>) {
+        self.streams[ends::index(side)].get_or_insert_with(|| Stream::new(Some(base), Arc::clone(budget)));
+    }
+}
+
+impl Tracked {
+    pub(super) fn new(connection: Connection, serial: u64) -> Self {
+        Tracked { connection, serial, http: None, done: false }
+    }
+
+    /// Whether bytes wait for others, so that [`Tracked::expire`] has something to do.
+    pub(super) fn waiting(&self) -> bool {
+        self.http.as_ref().is_some_and(|h| h.streams.iter().flatten().any(Stream::waiting))
+    }
+
+    /// Takes the bytes of a data record of the socket at `side`.
+    pub(super) fn data(&mut self, side: Side, r: &Data, bytes: &[u8], budget: &Arc<Budget>, out: &mut Vec<Output>) {
+        self.connection.last_ns = r.header.time;
+        if r.header.protocol != protocol::UNKNOWN {
+            self.connection.protocol = r.header.protocol;
+        }
+        if self.done || self.connection.own || r.header.kind == kind::HANDSHAKE || bytes.is_empty() {
+            return;
+        }
+        let sent = r.header.direction == direction::OUT;
+        let from = if sent { side } else { ends::other(side) };
+        let fresh = r.header.flags & (flag::FRESH | flag::LISTENER) != 0;
+        let known = &mut self.connection.base;
+        if known[ends::index(from)].is_none() {
+            // Without the opening, a stream begins at the first byte seen: for received ones, at what the
+            // socket expects next.
+            let first = if r.header.flags & flag::FRESH != 0 {
+                r.base
+            } else if sent || r.confirmed == 0 {
+                r.seq
+            } else {
+                r.confirmed
+            };
+            known[ends::index(from)] = Some(first);
+        }
+        let base = known[ends::index(from)].unwrap_or(r.seq);
+        let http = self.http.get_or_insert_with(|| Http::new(fresh, budget));
+        http.begun(from, base, budget);
+        let time = r.header.time;
+        if sent {
+            // Sending tells how far the socket has accepted what it received: the request comes before its
+            // answer.
+            if r.header.flags & flag::LOOPBACK == 0 {
+                http.on(ends::other(from), out, |s, feed| {
+                    if s.waiting() {
+                        s.confirm(r.confirmed, feed);
+                    }
+                });
+            }
+            http.on(from, out, |s, feed| {
+                s.lost(u64::from(r.lost));
+                s.segment(r.seq, bytes, time, feed);
+                if r.header.flags & flag::CAPPED != 0 {
+                    s.capped(r.seq.wrapping_add(bytes.len() as u32));
+                }
+            });
+        } else {
+            http.on(from, out, |s, feed| {
+                s.lost(u64::from(r.lost));
+                if r.header.flags & flag::LISTENER == 0 {
+                    s.confirm(r.confirmed, feed);
+                }
+                s.unconfirmed(r.seq, bytes, time, feed);
+                if r.header.flags & flag::CAPPED != 0 {
+                    s.capped(r.seq.wrapping_add(bytes.len() as u32));
+                }
+            });
+        }
+    }
+
+    /// Gives up what has waited too long.
+    pub(super) fn expire(&mut self, now: u64, out: &mut Vec<Output>) {
+        if let Some(http) = &mut self.http {
+            for side in [Side::A, Side::B] {
+                http.on(side, out, |s, feed| s.expire(now, feed));
+            }
+        }
+    }
+
+    /// What `side` sends has ended; `confirmed` is what its receiver expects next.
+    pub(super) fn end(&mut self, side: Side, confirmed: Option<u32>, ns: u64, out: &mut Vec<Output>) {
+        if let Some(http) = &mut self.http {
+            http.on(side, out, |s, feed| {
+                if let Some(next) = confirmed {
+                    // The FIN has taken one sequence number; the last byte is delivered by finish().
+                    s.confirm(next.wrapping_sub(1), feed);
+                }
+                s.finish(feed);
+            });
+            http.parser.end(side, ns, out);
+        }
+    }
+
+    /// The connection is over: everything unfinished is handed on, and the parser is let go.
+    pub(super) fn close(
+        &mut self,
+        confirmed: Option<(Side, u32)>,
+        ns: u64,
+        counters: &Counters,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(mut http) = self.http.take() else { return };
+        for side in [Side::A, Side::B] {
+            http.on(side, out, |s, feed| {
+                if let Some((_, next)) = confirmed.filter(|c| c.0 == side) {
+                    s.confirm(next.wrapping_sub(1), feed);
+                }
+                s.finish(feed);
+            });
+        }
+        http.parser.close(ns, out);
+        self.done = true;
+        for c in http.streams.iter().flatten().map(Stream::counters) {
+            let pairs: [(&AtomicU64, u64); 6] = [
+                (&counters.gap_bytes, c.gap_bytes),
+                (&counters.gaps, c.gaps),
+                (&counters.out_of_order, c.out_of_order),
+                (&counters.duplicate_segments, c.duplicates),
+                (&counters.refused_segments, c.refused),
+                (&counters.differing_segments, c.differing),
+            ];
+            for (counter, by) in pairs {
+                Counters::add(counter, by);
+            }
+        }
+    }
+
+    /// No more bytes are wanted; what is there is let go.
+    pub(super) fn abandon(&mut self) {
+        self.http = None;
+        self.done = true;
+    }
+}

@@ -1,0 +1,574 @@
+//! The workers: each owns the connections whose addresses fall to it, from their records to sealed objects.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, BinaryHeap, HashMap},
+    io,
+    net::{IpAddr, SocketAddr},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, mpsc},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use agent_ebpf::{Address, Connection as Report, Data, direction, flag, kind, protocol};
+use transaction::{
+    ConnectionEvent,
+    object::{End, Process},
+};
+
+use super::{Counters, Shared, batch::Batch, tracked::Tracked};
+use crate::{
+    capture::{Context, Kept},
+    connection::{Connection, Endpoint, Key, direction::direction as direction_of, ends},
+    http::{Exchange, Output, Side},
+    probe::Record,
+    process,
+};
+
+/// Batches that may wait for a worker; the reader waits when there are as many.
+const QUEUE: usize = 32;
+/// How often waiting segments and due reports are looked after.
+const TICK: Duration = Duration::from_millis(50);
+/// Connections that a worker keeps; past it the longest idle are forgotten.
+const CONNECTIONS: usize = 65536;
+/// Records of listeners that wait for their connection's opening.
+const EARLY: usize = 256;
+/// A first report comes after this time, the next ones after the second.
+const FIRST_REPORT_NS: u64 = 500_000_000;
+const NEXT_REPORT_NS: u64 = 10_000_000_000;
+
+/// The workers as the reader sees them.
+pub(super) struct Pool {
+    lanes: Vec<Lane>,
+}
+
+struct Lane {
+    batch: Batch,
+    queue: Option<mpsc::SyncSender<Batch>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Pool {
+    pub(super) fn start(shared: &Arc<Shared>, count: usize, stops: &mpsc::Sender<u64>) -> io::Result<Pool> {
+        let mut lanes = Vec::with_capacity(count);
+        for n in 0..count {
+            let (queue, batches) = mpsc::sync_channel(QUEUE);
+            let mut worker = Worker::new(Arc::clone(shared), Some(stops.clone()));
+            let thread = std::thread::Builder::new().name(format!("flow-{n}")).spawn(move || worker.run(&batches))?;
+            lanes.push(Lane { batch: Batch::default(), queue: Some(queue), thread: Some(thread) });
+        }
+        Ok(Pool { lanes })
+    }
+
+    /// Puts a record on its way; `bytes` are its own.
+    pub(super) fn push(&mut self, record: &Record<'_>, bytes: &[u8]) {
+        let address = match record {
+            Record::Data(d, _) => &d.address,
+            Record::Connection(c) => &c.address,
+            Record::Exec(_) => return,
+        };
+        let bytes = match record {
+            Record::Data(_, payload) => &bytes[..size_of::<Data>() + payload.len()],
+            _ => bytes,
+        };
+        let lane = (Key::of(address).0.spread() % self.lanes.len() as u64) as usize;
+        let lane = &mut self.lanes[lane];
+        lane.batch.push(bytes);
+        if lane.batch.is_full() {
+            lane.send();
+        }
+    }
+
+    pub(super) fn flush(&mut self) {
+        self.lanes.iter_mut().filter(|l| !l.batch.is_empty()).for_each(Lane::send);
+    }
+
+    /// Ends the workers after what they have.
+    pub(super) fn stop(mut self) {
+        self.flush();
+        for lane in &mut self.lanes {
+            lane.queue = None;
+            if lane.thread.take().is_some_and(|t| t.join().is_err()) {
+                tracing::error!("A worker panicked; its connections are lost.");
+            }
+        }
+    }
+}
+
+impl Lane {
+    fn send(&mut self) {
+        let batch = std::mem::take(&mut self.batch);
+        if let Some(queue) = &self.queue {
+            // Fails only when the worker is gone, and stop() reports that.
+            let _ = queue.send(batch);
+        }
+    }
+}
+
+/// When an end's next report is due: time, connection, generation, side.
+type Due = Reverse<(u64, Key, u64, bool)>;
+
+/// One worker's state. Also used without a thread, to replay recordings.
+pub(super) struct Worker {
+    shared: Arc<Shared>,
+    stops: Option<mpsc::Sender<u64>>,
+    connections: HashMap<Key, Vec<Tracked>>,
+    count: usize,
+    serial: u64,
+    /// Connections with bytes that wait.
+    waiting: BTreeSet<(Key, u64)>,
+    due: BinaryHeap<Due>,
+    early: Vec<(Data, Vec<u8>)>,
+    out: Vec<Output>,
+}
+
+/// `CLOCK_MONOTONIC` now, as the records' times.
+fn now() -> u64 {
+    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a timespec of ours.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut t) };
+    t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
+}
+
+impl Worker {
+    pub(super) fn new(shared: Arc<Shared>, stops: Option<mpsc::Sender<u64>>) -> Self {
+        Worker {
+            shared,
+            stops,
+            connections: HashMap::new(),
+            count: 0,
+            serial: 0,
+            waiting: BTreeSet::new(),
+            due: BinaryHeap::new(),
+            early: Vec::new(),
+            out: Vec::new(),
+        }
+    }
+
+    fn run(&mut self, batches: &mpsc::Receiver<Batch>) {
+        let mut ticked = now();
+        loop {
+            match batches.recv_timeout(TICK) {
+                Ok(batch) => batch.records().for_each(|bytes| self.record(bytes)),
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            }
+            let time = now();
+            if time.saturating_sub(ticked) >= TICK.as_nanos() as u64 {
+                ticked = time;
+                self.tick(time);
+            }
+        }
+        self.finish(now());
+    }
+
+    /// Takes one record. A panic ends its connection only.
+    pub(super) fn record(&mut self, bytes: &[u8]) {
+        let Some(record) = Record::parse(bytes) else {
+            Counters::add(&self.shared.counters.unreadable_records, 1);
+            return;
+        };
+        let address = match &record {
+            Record::Data(d, _) => d.address,
+            Record::Connection(c) => c.address,
+            Record::Exec(_) => return,
+        };
+        let taken = catch_unwind(AssertUnwindSafe(|| match record {
+            Record::Data(d, payload) => self.data(&d, payload),
+            Record::Connection(c) => self.report(&c),
+            Record::Exec(_) => {}
+        }));
+        if taken.is_err() {
+            Counters::add(&self.shared.counters.panics, 1);
+            self.out.clear();
+            let gone = self.connections.remove(&Key::of(&address).0).map_or(0, |g| g.len());
+            self.count = self.count.saturating_sub(gone);
+        }
+    }
+
+    /// The generation of `key` that a socket belongs to; made when there is none. Its index.
+    fn find(&mut self, key: Key, address: &Address, cookie: u64, base: Option<[u32; 2]>, time: u64) -> usize {
+        let generations = self.connections.entry(key).or_default();
+        let fits = |t: &Tracked| t.connection.admits(t.connection.side(address), cookie, base);
+        if let Some(i) = generations.iter().rposition(fits) {
+            return i;
+        }
+        self.serial += 1;
+        self.count += 1;
+        Counters::add(&self.shared.counters.connections, 1);
+        generations.push(Tracked::new(Connection::new(address, time), self.serial));
+        generations.len() - 1
+    }
+
+    /// The socket's end, made when it is new.
+    fn end<'a>(
+        shared: &Shared,
+        due: &mut BinaryHeap<Due>,
+        key: Key,
+        t: &'a mut Tracked,
+        side: Side,
+        cookie: u64,
+    ) -> &'a mut Endpoint {
+        let first = t.connection.ends[ends::index(side)].is_none();
+        let (time, serial) = (t.connection.first_ns, t.serial);
+        let end = t.connection.end(side, cookie, &shared.host.boot_id);
+        if first {
+            due.push(Reverse((time + FIRST_REPORT_NS, key, serial, side == Side::B)));
+        }
+        if end.pid == 0
+            && let Some((pid, start)) = shared.seeds.get().and_then(|s| s.get(&cookie))
+        {
+            (end.pid, end.start_ns) = (*pid, *start);
+        }
+        end
+    }
+
+    fn data(&mut self, r: &Data, payload: &[u8]) {
+        let (key, _) = Key::of(&r.address);
+        if r.header.flags & flag::LISTENER != 0 {
+            return self.early(key, r, payload);
+        }
+        let i = self.find(key, &r.address, r.header.cookie, None, r.header.time);
+        let shared = Arc::clone(&self.shared);
+        let Some(t) = self.connections.get_mut(&key).and_then(|g| g.get_mut(i)) else { return };
+        let side = t.connection.side(&r.address);
+        let end = Self::end(&shared, &mut self.due, key, t, side, r.header.cookie);
+        if end.pid == 0 && r.owner != 0 {
+            end.pid = r.owner;
+        }
+        t.connection.take_flags(side, r.header.flags);
+        t.data(side, r, payload, &shared.budget, &mut self.out);
+        if t.waiting() {
+            self.waiting.insert((key, t.serial));
+        }
+        self.emit(key, i);
+    }
+
+    /// Data that met a listener: part of the connection that it opens, which may be known already.
+    fn early(&mut self, key: Key, r: &Data, payload: &[u8]) {
+        let newest = self.connections.get(&key).map_or(0, Vec::len).checked_sub(1);
+        if let Some(i) = newest
+            && let Some(t) = self.connections.get_mut(&key).and_then(|g| g.get_mut(i))
+        {
+            let side = t.connection.side(&r.address);
+            let base = t.connection.base[ends::index(ends::other(side))];
+            // Of this generation: within a window of its first received byte.
+            if !t.connection.is_closed() && base.is_some_and(|b| r.seq.wrapping_sub(b) < 1 << 20) {
+                let budget = Arc::clone(&self.shared.budget);
+                t.data(side, r, payload, &budget, &mut self.out);
+                if t.waiting() {
+                    self.waiting.insert((key, t.serial));
+                }
+                return self.emit(key, i);
+            }
+        }
+        if self.early.len() >= EARLY {
+            self.early.remove(0);
+        }
+        self.early.push((*r, payload.to_vec()));
+    }
+
+    fn report(&mut self, c: &Report) {
+        let (key, _) = Key::of(&c.address);
+        let fresh = c.header.flags & flag::FRESH != 0;
+        let base = (c.header.kind == kind::OPEN && fresh).then_some(c.base);
+        let i = self.find(key, &c.address, c.header.cookie, base, c.header.time);
+        let shared = Arc::clone(&self.shared);
+        let Some(t) = self.connections.get_mut(&key).and_then(|g| g.get_mut(i)) else { return };
+        let side = t.connection.side(&c.address);
+        let end = Self::end(&shared, &mut self.due, key, t, side, c.header.cookie);
+        if c.owner != 0 {
+            (end.pid, end.start_ns) = (c.owner, (c.owner_start != 0).then_some(c.owner_start));
+        }
+        end.bytes = c.bytes;
+        t.connection.take_flags(side, c.header.flags);
+        t.connection.last_ns = c.header.time;
+        if t.connection.protocol == protocol::UNKNOWN {
+            t.connection.protocol = c.header.protocol;
+        }
+        let (mine, theirs) = (ends::index(side), ends::index(ends::other(side)));
+        let time = c.header.time;
+        match c.header.kind {
+            kind::OPEN => {
+                t.connection.base[mine] = Some(c.base[0]);
+                t.connection.base[theirs] = Some(c.base[1]);
+                self.join_early(key);
+            }
+            kind::END => {
+                let (sender, confirmed) = if c.header.direction == direction::IN {
+                    // The FIN took one number of its own.
+                    (ends::other(side), Some(c.confirmed))
+                } else {
+                    (side, None)
+                };
+                t.end(sender, confirmed, time, &mut self.out);
+                self.emit(key, i);
+            }
+            kind::CLOSE => {
+                if let Some(end) = &mut t.connection.ends[mine] {
+                    end.closed = true;
+                }
+                t.close(Some((ends::other(side), c.confirmed)), time, &shared.counters, &mut self.out);
+                self.emit(key, i);
+                self.closed(key, i, side, time);
+            }
+            _ => {}
+        }
+    }
+
+    /// Hands waiting records of a listener to the connection that has opened.
+    fn join_early(&mut self, key: Key) {
+        if self.early.iter().any(|(r, _)| Key::of(&r.address).0 == key) {
+            let (mine, rest) =
+                std::mem::take(&mut self.early).into_iter().partition(|(r, _)| Key::of(&r.address).0 == key);
+            self.early = rest;
+            for (r, payload) in mine as Vec<(Data, Vec<u8>)> {
+                self.early(key, &r, &payload);
+            }
+        }
+    }
+
+    /// Reports an end that has closed, and forgets the connection when it was the last.
+    fn closed(&mut self, key: Key, i: usize, side: Side, time: u64) {
+        let Some(generations) = self.connections.get_mut(&key) else { return };
+        let Some(t) = generations.get_mut(i) else { return };
+        Self::tell(&self.shared, &mut t.connection, side, time, true);
+        if t.connection.is_closed() {
+            self.waiting.remove(&(key, t.serial));
+            generations.remove(i);
+            self.count -= 1;
+            if generations.is_empty() {
+                self.connections.remove(&key);
+            }
+        }
+    }
+
+    /// Hands on what the parser has put out.
+    fn emit(&mut self, key: Key, i: usize) {
+        if self.out.is_empty() {
+            return;
+        }
+        let outputs = std::mem::take(&mut self.out);
+        let Some(t) = self.connections.get_mut(&key).and_then(|g| g.get_mut(i)) else { return };
+        for output in outputs {
+            match output {
+                Output::Exchange(exchange) => Self::exchange(&self.shared, &mut t.connection, &exchange),
+                Output::Handover { protocol } => {
+                    tracing::debug!(%protocol, "A connection was handed over.");
+                    Counters::add(&self.shared.counters.handovers, 1);
+                    t.abandon();
+                    Self::stop_copying(self.stops.as_ref(), &t.connection);
+                }
+                Output::NotHttp => {
+                    Counters::add(&self.shared.counters.not_http, 1);
+                    t.connection.protocol = protocol::OTHER;
+                    t.abandon();
+                    Self::stop_copying(self.stops.as_ref(), &t.connection);
+                }
+            }
+        }
+    }
+
+    fn stop_copying(stops: Option<&mpsc::Sender<u64>>, connection: &Connection) {
+        if let Some(stops) = stops {
+            for end in connection.ends.iter().flatten() {
+                // The reader may be gone already; then there is nothing to stop.
+                let _ = stops.send(end.cookie);
+            }
+        }
+    }
+
+    /// Makes a transaction of an exchange for each end that is here.
+    fn exchange(shared: &Shared, connection: &mut Connection, exchange: &Exchange) {
+        let own_pid = shared.host.own_pid;
+        if connection.own || connection.ends.iter().flatten().any(|e| e.pid == own_pid) {
+            Counters::add(&shared.counters.own_exchanges, 1);
+            return;
+        }
+        Counters::add(&shared.counters.exchanges, 1);
+        let client = exchange.client.unwrap_or(Side::A);
+        let exchange_id = exchange_id(connection, exchange, client);
+        for side in [Side::A, Side::B] {
+            let (local, remote) =
+                (connection.address[ends::index(side)], connection.address[ends::index(ends::other(side))]);
+            let from_start = connection.fresh;
+            let Some(end) = &mut connection.ends[ends::index(side)] else { continue };
+            end.exchanges += 1;
+            let process = process_of(shared, end);
+            let role = if side == client { End::Client } else { End::Server };
+            let context = Context {
+                process: &process.facts,
+                host_name: &shared.host.name,
+                local,
+                remote,
+                end: role,
+                direction: direction_of(role, remote.ip(), &shared.host.addresses),
+                connection_id: &end.id,
+                exchange_id: &exchange_id,
+                from_start,
+                source: "edge",
+                tls: None,
+                scheme: "http",
+                unix_offset_ns: shared.host.wall_offset(),
+                container_name: "",
+                container_image: "",
+                pod_name: "",
+                pod_namespace: "",
+                tags: &[],
+            };
+            match shared.capture.keep(exchange, &context) {
+                Kept::Object(sealed) => {
+                    Counters::add(&shared.counters.transactions, 1);
+                    shared.sink.transaction(sealed);
+                }
+                Kept::Own => {
+                    Counters::add(&shared.counters.own_exchanges, 1);
+                    return;
+                }
+                Kept::Nothing => {}
+            }
+        }
+    }
+
+    /// Reports a connection as one of its ends sees it.
+    fn tell(shared: &Shared, connection: &mut Connection, side: Side, time: u64, last: bool) {
+        if connection.own {
+            return;
+        }
+        let (local, remote) =
+            (connection.address[ends::index(side)], connection.address[ends::index(ends::other(side))]);
+        let (first_ns, protocol) = (connection.first_ns, connection.protocol);
+        let Some(end) = &mut connection.ends[ends::index(side)] else { return };
+        // Without the opening, the lower port is most likely the server's.
+        let accepted = end.accepted.unwrap_or(local.port() < remote.port());
+        let role = if accepted { End::Server } else { End::Client };
+        let (source, destination) = if accepted { (remote, local) } else { (local, remote) };
+        let process = process_of(shared, end);
+        let event = ConnectionEvent {
+            time_unix_ns: shared.host.wall(time),
+            connection_id: end.id.clone(),
+            endpoint_id: remote.ip().to_string(),
+            part: end.part,
+            finalized: last,
+            created_at: transaction::time::rfc3339(shared.host.wall(first_ns)),
+            closed_at: if last { transaction::time::rfc3339(shared.host.wall(time)) } else { String::new() },
+            direction: direction_of(role, remote.ip(), &shared.host.addresses),
+            socket_protocol: "tcp".into(),
+            l7_protocol: match protocol {
+                protocol::HTTP1 => "http1",
+                protocol::HTTP2 => "http2",
+                protocol::TLS => "tls",
+                _ => "other",
+            }
+            .into(),
+            source_ip: source.ip().to_string(),
+            source_port: source.port(),
+            destination_ip: destination.ip().to_string(),
+            destination_port: destination.port(),
+            bytes_sent: end.bytes[0],
+            bytes_received: end.bytes[1],
+            exchanges: end.exchanges,
+            process_exe: process.facts.exe.clone(),
+            process_pid: end.pid,
+            process_unit: process.facts.unit.clone(),
+            container_id: process.facts.container_id.clone(),
+            host_name: shared.host.name.clone(),
+            ..ConnectionEvent::default()
+        };
+        end.part += 1;
+        shared.sink.connection(event);
+    }
+
+    /// Looks after what waits: segments, reports, records of listeners, and the table's size.
+    pub(super) fn tick(&mut self, time: u64) {
+        for (key, serial) in std::mem::take(&mut self.waiting) {
+            let Some(generations) = self.connections.get_mut(&key) else { continue };
+            let Some(i) = generations.iter().position(|t| t.serial == serial) else { continue };
+            generations[i].expire(time, &mut self.out);
+            if generations[i].waiting() {
+                self.waiting.insert((key, serial));
+            }
+            self.emit(key, i);
+        }
+        while let Some(Reverse((at, key, serial, second))) = self.due.peek().copied() {
+            if at > time {
+                break;
+            }
+            self.due.pop();
+            let side = if second { Side::B } else { Side::A };
+            let open = self.connections.get_mut(&key).and_then(|g| g.iter_mut().find(|t| t.serial == serial));
+            if let Some(t) = open
+                && t.connection.ends[ends::index(side)].as_ref().is_some_and(|e| !e.closed)
+            {
+                Self::tell(&self.shared, &mut t.connection, side, time, false);
+                self.due.push(Reverse((time + NEXT_REPORT_NS, key, serial, second)));
+            }
+        }
+        self.early.retain(|(r, _)| time.saturating_sub(r.header.time) < 5_000_000_000);
+        if self.count > CONNECTIONS {
+            self.evict();
+        }
+    }
+
+    /// Forgets the longest idle eighth of the connections: their closing was lost, or there are too many.
+    fn evict(&mut self) {
+        let mut last: Vec<u64> = self.connections.values().flatten().map(|t| t.connection.last_ns).collect();
+        let (_, limit, _) = last.select_nth_unstable(CONNECTIONS / 8);
+        let limit = *limit;
+        let before = self.count;
+        self.connections.retain(|_, generations| {
+            generations.retain(|t| t.connection.last_ns > limit);
+            !generations.is_empty()
+        });
+        self.count = self.connections.values().map(Vec::len).sum();
+        Counters::add(&self.shared.counters.evicted_connections, (before - self.count) as u64);
+    }
+
+    /// Hands on everything that is unfinished: the capture ends.
+    pub(super) fn finish(&mut self, time: u64) {
+        let keys: Vec<Key> = self.connections.keys().copied().collect();
+        for key in keys {
+            for i in 0..self.connections.get(&key).map_or(0, Vec::len) {
+                if let Some(t) = self.connections.get_mut(&key).and_then(|g| g.get_mut(i)) {
+                    t.close(None, time, &self.shared.counters, &mut self.out);
+                }
+                self.emit(key, i);
+            }
+        }
+        self.connections.clear();
+        self.count = 0;
+    }
+}
+
+fn process_of(shared: &Shared, end: &Endpoint) -> Arc<process::Process> {
+    if end.pid == 0 {
+        let facts = Process { exe: process::UNKNOWN_EXE.to_owned(), ..Process::default() };
+        return Arc::new(process::Process { facts, start_ticks: None });
+    }
+    shared.processes.lookup(end.pid, end.start_ns)
+}
+
+/// Equal at both ends of an exchange, also on two hosts without address translation between them: the
+/// addresses and the sequence number of its first byte.
+fn exchange_id(connection: &Connection, exchange: &Exchange, client: Side) -> String {
+    let (from, offset) = match (&exchange.request, &exchange.response) {
+        (Some(m), _) => (client, m.offset),
+        (None, Some(m)) => (ends::other(client), m.offset),
+        (None, None) => (client, 0),
+    };
+    let seq = connection.base[ends::index(from)].unwrap_or(0).wrapping_add(offset as u32);
+    let octets = |a: SocketAddr| match a.ip() {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    };
+    let (c, s) = (connection.address[ends::index(client)], connection.address[ends::index(ends::other(client))]);
+    transaction::id::id(&[
+        &octets(c),
+        &c.port().to_be_bytes(),
+        &octets(s),
+        &s.port().to_be_bytes(),
+        &seq.to_be_bytes(),
+        &[u8::from(from == client)],
+    ])
+}
