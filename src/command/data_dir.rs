@@ -19,7 +19,7 @@ const ACCESS_URL: &str = "access_url";
 const DEFAULT_ACCESS_URL: &str = "http://127.0.0.1:3904/qpoint/{{DIGEST}}";
 
 /// The option that all commands share.
-#[derive(Args)]
+#[derive(Args, Debug)]
 pub(crate) struct DataDir {
     /// Folder of the archive [default: /var/lib/tapstack for root, else ~/.local/state/tapstack]
     #[arg(long, value_name = "DIR", env = "TAPSTACK_DATA_DIR", hide_env_values = true)]
@@ -28,7 +28,6 @@ pub(crate) struct DataDir {
 
 impl DataDir {
     /// The folder that this user's `up` and `agent` write to.
-    #[cfg_attr(not(test), expect(dead_code, reason = "`up` writes; it is the next command to come"))]
     pub(crate) fn for_writing(&self) -> anyhow::Result<PathBuf> {
         self.data_dir.clone().map_or_else(own, Ok)
     }
@@ -70,7 +69,6 @@ pub(crate) fn access_url(dir: &Path) -> AccessUrl {
 
 /// Leaves for the other commands where the objects of the archive in `dir` can be opened; `template` as for
 /// [`AccessUrl`], with everything but `{{DIGEST}}` filled in. Called by `up` when its gateway listens.
-#[cfg_attr(not(test), expect(dead_code, reason = "`up` writes; it is the next command to come"))]
 pub(crate) fn leave_access_url(dir: &Path, template: &str) -> io::Result<()> {
     fs::write(dir.join(ACCESS_URL), format!("{template}\n"))
 }

@@ -5,13 +5,18 @@
 
 pub(crate) mod format;
 
+mod agent;
+mod capture;
 mod completions;
 mod conditions;
 mod data_dir;
 mod find;
 mod line;
+mod logging;
+mod replay;
 mod show;
 mod tail;
+mod up;
 mod when;
 
 use clap::{Parser, Subcommand};
@@ -36,6 +41,9 @@ pub(crate) struct CommandLine {
 
 #[derive(Subcommand)]
 enum Command {
+    Up(up::Up),
+    Agent(agent::Agent),
+    Replay(replay::Replay),
     Tail(tail::Tail),
     Find(find::Find),
     Show(show::Show),
@@ -45,6 +53,9 @@ enum Command {
 impl CommandLine {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         match self.command {
+            Command::Up(up) => up.run(),
+            Command::Agent(agent) => agent.run(),
+            Command::Replay(replay) => replay.run(),
             Command::Tail(tail) => tail.run(),
             Command::Find(find) => find.run(),
             Command::Show(show) => show.run(),
