@@ -40,12 +40,11 @@ fn core_of(rustc: &Path) -> Option<Core> {
 
 fn compiler() -> Option<(PathBuf, Core)> {
     let mut candidates: Vec<PathBuf> = Vec::new();
-    match env::var_os("TAPSTACK_BPF_RUSTC") {
-        Some(r) => candidates.push(r.into()),
-        None => {
-            candidates.push(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()).into());
-            candidates.push("/usr/bin/rustc".into());
-        }
+    if let Some(r) = env::var_os("TAPSTACK_BPF_RUSTC") {
+        candidates.push(r.into());
+    } else {
+        candidates.push(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()).into());
+        candidates.push("/usr/bin/rustc".into());
     }
     candidates.into_iter().find_map(|r| core_of(&r).map(|c| (r, c)))
 }

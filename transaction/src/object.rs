@@ -211,7 +211,7 @@ impl std::fmt::Debug for Body {
     }
 }
 
-/// Direction as Qtap names it. Loopback, RFC 1918, fc00::/7, link-local, 100.64/10 and the host's own
+/// Direction as Qtap names it. Loopback, RFC 1918, `fc00::/7`, link-local, 100.64/10 and the host's own
 /// addresses are internal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -218,13 +218,13 @@ mod tests {
 
     #[test]
     fn both_ends_have_one_key_and_opposite_places() {
-        let a = address();
-        let (k, p) = Key::of(&a);
-        let (l, q) = Key::of(&mirrored(&a));
-        assert_eq!(k, l);
-        assert_ne!(p, q);
-        assert_eq!(k.spread(), l.spread());
-        assert_ne!(Key::of(&Address { netns: 8, ..a }).0, k);
+        let one = address();
+        let (key, place) = Key::of(&one);
+        let (same, opposite) = Key::of(&mirrored(&one));
+        assert_eq!(key, same);
+        assert_ne!(place, opposite);
+        assert_eq!(key.spread(), same.spread());
+        assert_ne!(Key::of(&Address { netns: 8, ..one }).0, key);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The thread that drains the rings. It reads no files and parses nothing but a record's head.
 
 use std::{
+    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -34,7 +35,7 @@ pub(super) struct Reader {
 /// A recording under way, and the processes that it already tells of.
 struct Recording {
     recorder: Recorder,
-    known: std::collections::HashSet<(u32, u64)>,
+    known: HashSet<(u32, u64)>,
     failed: bool,
 }
 
@@ -71,7 +72,7 @@ impl Reader {
         recorder: Option<Recorder>,
         stopping: mpsc::Receiver<u64>,
     ) -> Self {
-        let recorder = recorder.map(|recorder| Recording { recorder, known: Default::default(), failed: false });
+        let recorder = recorder.map(|recorder| Recording { recorder, known: HashSet::new(), failed: false });
         Reader { kernel, workers, shared, recorder, stopping }
     }
 
@@ -88,7 +89,7 @@ impl Reader {
                     r.keep(bytes, shared);
                 }
                 match Record::parse(bytes) {
-                    Some(Record::Exec(exec)) => shared.processes.exec(&exec.into()),
+                    Some(Record::Exec(exec)) => shared.processes.exec(&(&*exec).into()),
                     Some(Record::Connection(c)) if matches!(c.header.kind, kind::CLOSE | kind::END) => {
                         ends.push(bytes.to_vec());
                     }
@@ -145,7 +146,7 @@ impl Reader {
             match r.recorder.finish() {
                 Ok(0) => {}
                 Ok(dropped) => {
-                    tracing::warn!(dropped, "The recording reached its size limit; later records are not in it.")
+                    tracing::warn!(dropped, "The recording reached its size limit; later records are not in it.");
                 }
                 Err(error) => tracing::error!(%error, "The recording is incomplete."),
             }

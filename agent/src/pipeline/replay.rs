@@ -37,7 +37,7 @@ pub fn replay(path: &Path, settings: &Settings, sink: Arc<dyn Sink>) -> Result<A
             Entry::Record(bytes) => {
                 let time = match Record::parse(bytes) {
                     Some(Record::Exec(exec)) => {
-                        shared.processes.exec(&exec.into());
+                        shared.processes.exec(&(&*exec).into());
                         exec.header.time
                     }
                     Some(Record::Data(d, _)) => d.header.time,

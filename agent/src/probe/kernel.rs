@@ -39,7 +39,7 @@ pub enum Error {
     Cgroup(#[from] cgroup::Error),
     /// The object was refused.
     #[error("the kernel did not take the programs' maps: {0}")]
-    Object(#[from] aya::EbpfError),
+    Object(Box<aya::EbpfError>),
     /// The kernel's BTF was refused by the loader.
     #[error("/sys/kernel/btf/vmlinux: {0}")]
     KernelBtf(#[from] aya::BtfError),
@@ -51,7 +51,7 @@ pub enum Error {
         /// `load` or `attach`.
         what: &'static str,
         /// The loader's error.
-        error: ProgramError,
+        error: Box<ProgramError>,
         /// What the kernel lacks.
         hint: &'static str,
     },
@@ -61,7 +61,7 @@ pub enum Error {
         /// Name in the object.
         map: &'static str,
         /// The loader's error.
-        error: aya::maps::MapError,
+        error: Box<aya::maps::MapError>,
     },
 }
 
@@ -145,32 +145,22 @@ impl Kernel {
         for (global, offset) in &offsets {
             loader.override_global(global, offset, true);
         }
-        let mut bpf = loader.load(OBJECT)?;
+        let mut bpf = loader.load(OBJECT).map_err(|e| Error::Object(Box::new(e)))?;
         let kernel_btf = aya::Btf::from_sys_fs()?;
         let mut notes = Vec::new();
         // Owners first: no segment may be seen before its connection can be.
-        trace(&mut bpf, "state", "inet_sock_set_state", &kernel_btf, "Linux 5.11 or later has what it needs")?;
-        trace(&mut bpf, "reader", "tcp_rcv_space_adjust", &kernel_btf, "Linux 5.11 or later has what it needs")?;
+        trace(&mut bpf, "state", "inet_sock_set_state", &kernel_btf, ". Linux 5.11 or later has what it needs")?;
+        trace(&mut bpf, "reader", "tcp_rcv_space_adjust", &kernel_btf, ". Linux 5.11 or later has what it needs")?;
         if let Err(first) = trace(&mut bpf, "exec", "sched_process_exec", &kernel_btf, "") {
             trace(&mut bpf, "exec_no_name", "sched_process_exec", &kernel_btf, "")?;
             notes.push(format!("file names of short-lived programs are not read: {first}"));
         }
         for (name, kind) in [("edge_in", CgroupSkbAttachType::Ingress), ("edge_out", CgroupSkbAttachType::Egress)] {
             let p: &mut CgroupSkb = program(&mut bpf, name)?;
-            p.load().map_err(|error| Error::Program {
-                program: name,
-                what: "load",
-                error,
-                hint: ". Linux 5.17 or later has what it needs",
-            })?;
+            p.load().map_err(refused(name, "load", ". Linux 5.17 or later has what it needs"))?;
             // A cgroup link is always "multi": other programs keep running beside it. The loader would
             // hand any other mode's flag on, which the kernel refuses for links.
-            p.attach(&root, kind, CgroupAttachMode::Single).map_err(|error| Error::Program {
-                program: name,
-                what: "attach",
-                error,
-                hint: "",
-            })?;
+            p.attach(&root, kind, CgroupAttachMode::Single).map_err(refused(name, "attach", ""))?;
         }
         let control = RingBuf::try_from(take(&mut bpf, "CONTROL")?).map_err(map("CONTROL"))?;
         let data = RingBuf::try_from(take(&mut bpf, "DATA")?).map_err(map("DATA"))?;
@@ -272,20 +262,22 @@ impl Kernel {
 }
 
 fn take(bpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, Error> {
-    bpf.take_map(name)
-        .ok_or(Error::Map { map: name, error: aya::maps::MapError::InvalidName { name: name.to_owned() } })
+    bpf.take_map(name).ok_or_else(|| map(name)(aya::maps::MapError::InvalidName { name: name.to_owned() }))
 }
 
 fn map(map: &'static str) -> impl Fn(aya::maps::MapError) -> Error {
-    move |error| Error::Map { map, error }
+    move |error| Error::Map { map, error: Box::new(error) }
+}
+
+fn refused(program: &'static str, what: &'static str, hint: &'static str) -> impl Fn(ProgramError) -> Error {
+    move |error| Error::Program { program, what, error: Box::new(error), hint }
 }
 
 fn program<'a, P>(bpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, Error>
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
 {
-    let refused = |error| Error::Program { program: name, what: "load", error, hint: "" };
-    bpf.program_mut(name).ok_or(ProgramError::NotLoaded).and_then(TryInto::try_into).map_err(refused)
+    bpf.program_mut(name).ok_or(ProgramError::NotLoaded).and_then(TryInto::try_into).map_err(refused(name, "load", ""))
 }
 
 fn trace(
@@ -296,8 +288,8 @@ fn trace(
     hint: &'static str,
 ) -> Result<(), Error> {
     let p: &mut BtfTracePoint = program(bpf, name)?;
-    p.load(tracepoint, btf).map_err(|error| Error::Program { program: name, what: "load", error, hint })?;
-    p.attach().map_err(|error| Error::Program { program: name, what: "attach", error, hint })?;
+    p.load(tracepoint, btf).map_err(refused(name, "load", hint))?;
+    p.attach().map_err(refused(name, "attach", hint))?;
     Ok(())
 }
 

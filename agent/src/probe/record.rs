@@ -3,14 +3,14 @@
 use agent_ebpf::{Connection, Data, Exec, Header, kind};
 
 /// A record of one of the rings.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub enum Record<'a> {
     /// Bytes of a stream (or none, when the record only announces a socket).
     Data(Data, &'a [u8]),
     /// A connection opened, changed its owner, or closed; [`Header::kind`] says which.
     Connection(Connection),
     /// A program was started.
-    Exec(&'a Exec),
+    Exec(Box<Exec>),
 }
 
 /// Layouts whose every bit pattern is a value, so that they may be read from any bytes.
@@ -33,8 +33,8 @@ fn read<T: Plain>(bytes: &[u8]) -> Option<T> {
 }
 
 impl<'a> Record<'a> {
-    /// Reads the record at the start of `bytes`; `None` when they are none (cut short, unknown kind, or not
-    /// aligned to eight bytes).
+    /// Reads the record at the start of `bytes`; `None` when they are none (cut short, or of an unknown
+    /// kind).
     #[must_use]
     pub fn parse(bytes: &'a [u8]) -> Option<Record<'a>> {
         let header: Header = read(bytes)?;
@@ -45,11 +45,7 @@ impl<'a> Record<'a> {
                 Some(Record::Data(data, payload))
             }
             kind::OPEN | kind::OWNER | kind::END | kind::CLOSE => Some(Record::Connection(read(bytes)?)),
-            kind::EXEC => {
-                // SAFETY: long enough, aligned, and any bytes are an Exec.
-                let aligned = bytes.len() >= size_of::<Exec>() && bytes.as_ptr().cast::<Exec>().is_aligned();
-                aligned.then(|| Record::Exec(unsafe { &*bytes.as_ptr().cast::<Exec>() }))
-            }
+            kind::EXEC => read(bytes).map(|exec| Record::Exec(Box::new(exec))),
             _ => None,
         }
     }

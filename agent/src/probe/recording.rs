@@ -138,13 +138,12 @@ pub struct Player {
     file: BufReader<File>,
     about: About,
     at: u64,
-    // Of u64, so that records lie aligned as in the ring.
-    buffer: Vec<u64>,
+    buffer: Vec<u8>,
 }
 
 /// One entry of a recording.
 pub enum Entry<'a> {
-    /// A kernel record's bytes, aligned to eight.
+    /// A kernel record's bytes.
     Record(&'a [u8]),
     /// A process.
     Process(Box<RecordedProcess>),
@@ -173,7 +172,7 @@ impl Player {
         if about.record_version != RECORD_VERSION {
             return Err(Error::Version { path: path.to_owned(), found: about.record_version });
         }
-        Ok(Player { path: path.to_owned(), file, about, at: 12 + len as u64, buffer: vec![0; LONGEST / 8] })
+        Ok(Player { path: path.to_owned(), file, about, at: 12 + len as u64, buffer: vec![0; LONGEST] })
     }
 
     /// Where and when it was made.
@@ -196,15 +195,13 @@ impl Player {
                 Err(error) => return Err(Error::Io { path: self.path.clone(), error }),
             }
         }
-        let [a, b, c, d, e, f, g, h] = head;
-        let (len, tag) = (u32::from_le_bytes([a, b, c, d]) as usize, u32::from_le_bytes([e, f, g, h]));
+        let head = u64::from_le_bytes(head);
+        let (len, tag) = (head as u32 as usize, (head >> 32) as u32);
         if len > LONGEST {
             return Err(damaged(self.at, "an entry is longer than any can be"));
         }
         let padded = len.next_multiple_of(8);
-        let words = &mut self.buffer[..padded / 8];
-        // SAFETY: a slice of integers seen as bytes of the same memory and length.
-        let bytes = unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast::<u8>(), padded) };
+        let bytes = &mut self.buffer[..padded];
         if self.file.read_exact(bytes).is_err() {
             return Err(Error::Damaged { path: self.path.clone(), at: self.at + 8, what: "cut short" });
         }

@@ -115,7 +115,7 @@ fn wrk(seconds: u64, url: &str) -> Result<Load> {
     Ok(Load { requests, per_second })
 }
 
-/// Nanoseconds a read() of one byte from /dev/zero, best of 9.
+/// Nanoseconds a `read()` of one byte from /dev/zero, best of 9.
 fn read_cost() -> Result<f64> {
     let mut zero = fs::File::open("/dev/zero")?;
     let mut byte = [0u8; 1];
@@ -229,8 +229,8 @@ impl Bench {
             memories.push((start, memory(pid)?));
             drop(capture);
             let (off2, cpu2) = side(false)?;
-            ratio.push(on.per_second / ((off1.per_second + off2.per_second) / 2.0));
-            added.push(cpu_on - (cpu1 + cpu2) / 2.0);
+            ratio.push(on.per_second / f64::midpoint(off1.per_second, off2.per_second));
+            added.push(cpu_on - f64::midpoint(cpu1, cpu2));
             agent.push((c1 - c0) as f64 / on.requests as f64 / 1000.0);
             inside.push((p1.1 - p0.1) as f64 / on.requests as f64);
             runs.push((p1.0 - p0.0) as f64 / on.requests as f64);
