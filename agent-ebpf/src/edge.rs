@@ -171,19 +171,27 @@ unsafe fn edge(skb: *mut __sk_buff, direction: u8) {
         if s.protocol == protocol::OTHER {
             return;
         }
-        let tcp = tcp_sock(sk);
-        if tcp == 0 {
-            return;
+        if s.known == 0 {
+            let tcp = tcp_sock(sk);
+            if tcp == 0 {
+                return;
+            }
+            learn(s, tcp, || bpf_get_socket_cookie(skb.cast()));
         }
-        learn(s, tcp);
-        let cookie = bpf_get_socket_cookie(skb.cast());
         // The sender of the first data is nearly always the owner; a socket that is handed on is found at
         // each 64th segment.
         if direction == direction::OUT && (s.owner == 0 || s.segments[0] & 63 == 1) {
-            adopt(s, tcp, cookie);
+            let tcp = tcp_sock(sk);
+            if tcp == 0 {
+                return;
+            }
+            adopt(s, tcp);
+            if s.protocol == protocol::OTHER {
+                return;
+            }
         }
         let Some(settings) = settings() else { return };
-        if stopped(s, settings, cookie) {
+        if stopped(s, settings) {
             s.protocol = protocol::OTHER;
             return;
         }
@@ -240,7 +248,7 @@ unsafe fn edge(skb: *mut __sk_buff, direction: u8) {
             if direction == direction::IN {
                 if s.flags & (flag::FRESH | flag::ANNOUNCE) == 0 {
                     s.flags |= flag::ANNOUNCE;
-                    let mut r = describe(skb, direction, &g, cookie);
+                    let mut r = describe(skb, direction, &g, s.cookie);
                     r.header.protocol = s.protocol;
                     r.header.flags = flags | flag::ANNOUNCE;
                     r.address = s.address;
@@ -250,7 +258,7 @@ unsafe fn edge(skb: *mut __sk_buff, direction: u8) {
                 return;
             }
         }
-        let mut r = describe(skb, direction, &g, cookie);
+        let mut r = describe(skb, direction, &g, s.cookie);
         r.header.kind = kind;
         r.header.protocol = s.protocol;
         r.header.flags = flags;
@@ -258,9 +266,12 @@ unsafe fn edge(skb: *mut __sk_buff, direction: u8) {
         r.owner = s.owner;
         r.base = s.base[d];
         r.lost = s.lost[d];
-        let t = bpf_tcp_sock(sk);
-        if !t.is_null() {
-            r.confirmed = (*t).rcv_nxt;
+        // On loopback nothing is refused, and only the sender's side is copied.
+        if !loopback {
+            let t = bpf_tcp_sock(sk);
+            if !t.is_null() {
+                r.confirmed = (*t).rcv_nxt;
+            }
         }
         let lost = send(skb, &r, g.at, todo);
         if lost != 0 {

@@ -86,6 +86,7 @@ pub struct Task {
     pub pid: u32,
     pub thread: u32,
     pub start: u64,
+    pub parent: u32,
 }
 
 /// The current task.
@@ -95,7 +96,13 @@ pub fn current() -> Task {
     unsafe {
         let t = bpf_get_current_task_btf() as u64;
         let leader: u64 = member(t, &TASK_LEADER);
-        Task { pid: member(t, &TASK_TGID), thread: member(t, &TASK_PID), start: member(leader, &TASK_START) }
+        let parent: u64 = member(leader, &TASK_PARENT);
+        Task {
+            pid: member(t, &TASK_TGID),
+            thread: member(t, &TASK_PID),
+            start: member(leader, &TASK_START),
+            parent: member(parent, &TASK_TGID),
+        }
     }
 }
 

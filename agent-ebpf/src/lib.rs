@@ -151,8 +151,8 @@ pub struct Connection {
     pub lost: [u32; 2],
     /// As in [`Data`].
     pub confirmed: u32,
-    /// Unused.
-    pub pad: u32,
+    /// Process id of the owner's parent: names a forked child that never ran a program of its own.
+    pub owner_parent: u32,
 }
 
 /// Longest file name in [`Exec`].
@@ -222,16 +222,14 @@ pub mod counter {
     pub const CAPPED_BYTES: u32 = 7;
     /// Segments with payload that met a listening socket.
     pub const LISTENER: u32 = 8;
-    /// Bytes copied.
-    pub const BYTES: u32 = 9;
     /// TLS segments whose ciphertext was not copied.
-    pub const CIPHERTEXT: u32 = 10;
+    pub const CIPHERTEXT: u32 = 9;
     /// HTTP/2 segments in cleartext, not copied.
-    pub const HTTP2: u32 = 11;
+    pub const HTTP2: u32 = 10;
     /// Number of counters.
     pub const COUNT: u32 = 16;
     /// The counters' names, by index.
-    pub const NAMES: [&str; 12] = [
+    pub const NAMES: [&str; 11] = [
         "records",
         "ring_full_records",
         "ring_full_bytes",
@@ -241,7 +239,6 @@ pub mod counter {
         "segments",
         "capped_bytes",
         "listener_segments",
-        "bytes",
         "ciphertext_segments",
         "http2_segments",
     ];

@@ -24,6 +24,7 @@ pub struct Socket {
     pub owner: u32,
     pub owner_thread: u32,
     pub owner_start: u64,
+    pub owner_parent: u32,
     pub bytes: [u64; 2],
     pub segments: [u32; 2],
     pub base: [u32; 2],
@@ -42,8 +43,9 @@ pub struct Socket {
     /// Segments of a connection older than the agent that were judged in vain.
     pub tries: u8,
     pub stop_generation: u32,
-    /// The address is filled in.
+    /// Address and cookie are filled in.
     pub known: u32,
+    pub cookie: u64,
 }
 
 #[btf_map]
@@ -83,20 +85,21 @@ pub fn settings() -> Option<&'static Settings> {
 /// Whether user space asked to stop this connection. The map is looked into only after something was added
 /// to it.
 #[inline(always)]
-pub fn stopped(s: &mut Socket, settings: &Settings, cookie: u64) -> bool {
+pub fn stopped(s: &mut Socket, settings: &Settings) -> bool {
     if s.stop_generation == settings.stop_generation {
         return false;
     }
     s.stop_generation = settings.stop_generation;
     // SAFETY: only whether there is an entry matters.
-    unsafe { STOPS.get(&cookie).is_some() }
+    unsafe { STOPS.get(&s.cookie).is_some() }
 }
 
-/// Fills in what the socket itself says, once.
+/// Fills in what the socket itself says, once; `cookie` gives its cookie.
 #[inline(always)]
-pub unsafe fn learn(s: &mut Socket, tcp: u64) {
+pub unsafe fn learn(s: &mut Socket, tcp: u64, cookie: impl FnOnce() -> u64) {
     if s.known == 0 {
         unsafe { address(tcp, &mut s.address) };
+        s.cookie = cookie();
         s.known = 1;
     }
 }
@@ -110,6 +113,7 @@ pub fn own(s: &mut Socket, task: Task) -> bool {
     }
     s.owner = task.pid;
     s.owner_start = task.start;
+    s.owner_parent = task.parent;
     if task.pid == global(&SELF) {
         s.flags |= flag::OWN;
         s.protocol = agent_ebpf::protocol::OTHER;
@@ -119,15 +123,22 @@ pub fn own(s: &mut Socket, task: Task) -> bool {
 
 /// Hands a connection's state to user space.
 #[inline(always)]
-pub unsafe fn report(kind: u8, direction: u8, s: &Socket, tcp: u64, cookie: u64) {
+pub unsafe fn report(kind: u8, direction: u8, s: &Socket, tcp: u64) {
     let Some(mut e) = CONTROL.reserve::<Connection>(0) else {
         count(counter::CONTROL_FULL, 1);
         return;
     };
     unsafe {
         let c = e.as_mut_ptr();
-        (*c).header =
-            Header { kind, direction, protocol: s.protocol, flags: s.flags, len: 0, time: bpf_ktime_get_ns(), cookie };
+        (*c).header = Header {
+            kind,
+            direction,
+            protocol: s.protocol,
+            flags: s.flags,
+            len: 0,
+            time: bpf_ktime_get_ns(),
+            cookie: s.cookie,
+        };
         (*c).address = s.address;
         (*c).owner = s.owner;
         (*c).owner_thread = s.owner_thread;
@@ -137,15 +148,15 @@ pub unsafe fn report(kind: u8, direction: u8, s: &Socket, tcp: u64, cookie: u64)
         (*c).base = s.base;
         (*c).lost = s.lost;
         (*c).confirmed = if kind == kind::OWNER { 0 } else { member(tcp, &TCP_RCV_NXT) };
-        (*c).pad = 0;
+        (*c).owner_parent = s.owner_parent;
     }
     e.submit(NO_WAKEUP);
 }
 
 /// Judges whether the current task is the socket's user, and if so makes it the owner and says so.
 #[inline(always)]
-pub unsafe fn adopt(s: &mut Socket, tcp: u64, cookie: u64) {
+pub unsafe fn adopt(s: &mut Socket, tcp: u64) {
     if kernel::locked_by_user(tcp) && own(s, kernel::current()) {
-        unsafe { report(kind::OWNER, 0, s, tcp, cookie) };
+        unsafe { report(kind::OWNER, 0, s, tcp) };
     }
 }

@@ -37,7 +37,7 @@ pub fn state(ctx: BtfTracePointContext) -> i32 {
         if new == CLOSE {
             let s = storage(sk, false);
             if !s.is_null() && (*s).known != 0 {
-                report(kind::CLOSE, 0, &*s, tcp, bpf_get_socket_cookie(sk));
+                report(kind::CLOSE, 0, &*s, tcp);
                 // A socket that connects again begins anew; its address is learned again.
                 (*s).known = 0;
             }
@@ -47,7 +47,7 @@ pub fn state(ctx: BtfTracePointContext) -> i32 {
             let s = storage(sk, false);
             if !s.is_null() && (*s).protocol == protocol::HTTP1 {
                 let d = if new == FIN_WAIT2 { direction::OUT } else { direction::IN };
-                report(kind::END, d, &*s, tcp, bpf_get_socket_cookie(sk));
+                report(kind::END, d, &*s, tcp);
             }
             return 0;
         }
@@ -67,8 +67,8 @@ pub fn state(ctx: BtfTracePointContext) -> i32 {
             s.flags |= flag::ACCEPTED;
         }
         s.base = [member(tcp, &TCP_SND_NXT), member(tcp, &TCP_RCV_NXT)];
-        learn(s, tcp);
-        report(kind::OPEN, 0, s, tcp, bpf_get_socket_cookie(sk));
+        learn(s, tcp, || bpf_get_socket_cookie(sk));
+        report(kind::OPEN, 0, s, tcp);
     }
     0
 }
@@ -89,9 +89,9 @@ pub fn reader(ctx: BtfTracePointContext) -> i32 {
             return 0;
         }
         let s = &mut *s;
-        learn(s, tcp);
+        learn(s, tcp, || bpf_get_socket_cookie(sk));
         if own(s, current()) {
-            report(kind::OWNER, 0, s, tcp, bpf_get_socket_cookie(sk));
+            report(kind::OWNER, 0, s, tcp);
         }
     }
     0

@@ -70,6 +70,8 @@ pub struct Endpoint {
     pub pid: u32,
     /// Its start in nanoseconds since boot.
     pub start_ns: Option<u64>,
+    /// Its parent, when the kernel said so.
+    pub parent: Option<u32>,
     /// Was accepted (true) or connected (false); `None` for sockets older than the agent.
     pub accepted: Option<bool>,
     /// Payload bytes sent and received.
@@ -169,6 +171,7 @@ impl Connection {
             id: transaction::id::id(&[boot_id.as_bytes(), &cookie.to_le_bytes()]),
             pid: 0,
             start_ns: None,
+            parent: None,
             accepted: None,
             bytes: [0; 2],
             exchanges: 0,

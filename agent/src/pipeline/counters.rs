@@ -62,6 +62,8 @@ counters! {
     evicted_connections,
     /// Connections whose parser panicked; their exchanges are lost.
     panics,
+    /// Records and connections not taken to their end because the stop was asked for and time was up.
+    dropped_at_stop,
     /// Records that could not be read.
     unreadable_records,
 }

@@ -22,6 +22,7 @@ use std::{
         mpsc,
     },
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 pub use counters::Counters;
@@ -88,6 +89,18 @@ struct Shared {
     counters: Arc<Counters>,
     /// Owners of sockets older than the agent, by cookie: process and start in nanoseconds since boot.
     seeds: OnceLock<HashMap<u64, (u32, Option<u64>)>>,
+    /// Set at the stop: what is not done by then is counted and let go.
+    deadline: OnceLock<Instant>,
+}
+
+/// Time for what is in the rings and queues when the stop is asked for.
+const STOP_PATIENCE: Duration = Duration::from_millis(500);
+
+impl Shared {
+    /// The stop was asked for and its time is up.
+    fn late(&self) -> bool {
+        self.deadline.get().is_some_and(|d| Instant::now() > *d)
+    }
 }
 
 /// A running capture.
@@ -123,6 +136,7 @@ impl Pipeline {
             budget: Budget::new(settings.budget),
             counters: Arc::clone(&counters),
             seeds: OnceLock::new(),
+            deadline: OnceLock::new(),
         });
         let (stops, stopping) = mpsc::channel();
         let workers = worker::Pool::start(&shared, worker_count(settings.workers), &stops)?;

@@ -83,6 +83,9 @@ impl Reader {
         let mut counted = Instant::now();
         loop {
             let last = stop.load(Ordering::Relaxed);
+            if last {
+                self.shared.deadline.get_or_init(|| Instant::now() + super::STOP_PATIENCE);
+            }
             let Reader { kernel, workers, shared, recorder, stopping } = &mut self;
             let control = kernel.drain_control(|bytes| {
                 if let Some(r) = recorder {
@@ -130,7 +133,7 @@ impl Reader {
             } else {
                 idle = idle.saturating_add(1);
             }
-            if last && data < TURN {
+            if last && (data < TURN || self.shared.late()) {
                 break;
             }
             if data < TURN {

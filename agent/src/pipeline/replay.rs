@@ -28,6 +28,7 @@ pub fn replay(path: &Path, settings: &Settings, sink: Arc<dyn Sink>) -> Result<A
         budget: Budget::new(settings.budget),
         counters: Arc::clone(&counters),
         seeds: OnceLock::new(),
+        deadline: OnceLock::new(),
     });
     let mut worker = Worker::new(Arc::clone(&shared), None);
     let mut ticked = 0;

@@ -150,7 +150,15 @@ impl Worker {
         let mut ticked = now();
         loop {
             match batches.recv_timeout(TICK) {
-                Ok(batch) => batch.records().for_each(|bytes| self.record(bytes)),
+                Ok(batch) => {
+                    for bytes in batch.records() {
+                        if self.shared.late() {
+                            Counters::add(&self.shared.counters.dropped_at_stop, 1);
+                        } else {
+                            self.record(bytes);
+                        }
+                    }
+                }
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
                 Err(mpsc::RecvTimeoutError::Disconnected) => break,
             }
@@ -280,6 +288,7 @@ impl Worker {
         let end = Self::end(&shared, &mut self.due, key, t, side, c.header.cookie);
         if c.owner != 0 {
             (end.pid, end.start_ns) = (c.owner, (c.owner_start != 0).then_some(c.owner_start));
+            end.parent = (c.owner_parent != 0).then_some(c.owner_parent);
         }
         end.bytes = c.bytes;
         t.connection.take_flags(side, c.header.flags);
@@ -529,6 +538,10 @@ impl Worker {
     pub(super) fn finish(&mut self, time: u64) {
         let keys: Vec<Key> = self.connections.keys().copied().collect();
         for key in keys {
+            if self.shared.late() {
+                Counters::add(&self.shared.counters.dropped_at_stop, self.count as u64);
+                break;
+            }
             for i in 0..self.connections.get(&key).map_or(0, Vec::len) {
                 if let Some(t) = self.connections.get_mut(&key).and_then(|g| g.get_mut(i)) {
                     t.close(None, time, &self.shared.counters, &mut self.out);
@@ -546,7 +559,7 @@ fn process_of(shared: &Shared, end: &Endpoint) -> Arc<process::Process> {
         let facts = Process { exe: process::UNKNOWN_EXE.to_owned(), ..Process::default() };
         return Arc::new(process::Process { facts, start_ticks: None });
     }
-    shared.processes.lookup(end.pid, end.start_ns)
+    shared.processes.lookup_child(end.pid, end.start_ns, end.parent)
 }
 
 /// Equal at both ends of an exchange, also on two hosts without address translation between them: the

@@ -141,7 +141,8 @@ impl Kernel {
         let pid = std::process::id();
         let ring = options.ring_bytes.max(4096).checked_next_power_of_two().unwrap_or(1 << 31);
         let mut loader = EbpfLoader::new();
-        loader.allow_unsupported_maps().override_global("SELF", &pid, true).map_max_entries("DATA", ring);
+        // Without relocations by type there is nothing that the kernel's types are needed for.
+        loader.btf(None).allow_unsupported_maps().override_global("SELF", &pid, true).map_max_entries("DATA", ring);
         for (global, offset) in &offsets {
             loader.override_global(global, offset, true);
         }
@@ -180,6 +181,8 @@ impl Kernel {
         };
         // Until here the settings are zero: nothing was copied while not everything was attached.
         kernel.write_settings()?;
+        drop(kernel_btf);
+        give_back_memory();
         Ok(kernel)
     }
 
@@ -308,6 +311,15 @@ pub fn privileges() -> Result<(), Error> {
     }
     let missing: Vec<&str> = NEEDED.iter().filter(|(_, bit)| effective >> bit & 1 == 0).map(|(n, _)| *n).collect();
     if missing.is_empty() { Ok(()) } else { Err(Error::Privileges { missing: missing.join(", ") }) }
+}
+
+/// The kernel's types take some 40 MB while they are read; the allocator would keep them for good.
+fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes and gives no pointer.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// `CLOCK_REALTIME` minus `CLOCK_MONOTONIC` in nanoseconds: what turns the records' times into wall time.

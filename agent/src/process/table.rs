@@ -154,6 +154,49 @@ impl Table {
         self.unseen(pid, ticks, false)
     }
 
+    /// As [`Table::lookup`]; a forked child that ran no program of its own and is gone has its parent's
+    /// executable, arguments and user.
+    #[must_use]
+    pub fn lookup_child(&self, pid: u32, start_ns: Option<u64>, parent: Option<u32>) -> Arc<Process> {
+        let process = self.lookup(pid, start_ns);
+        let Some(parent) = parent.filter(|_| process.facts.exe == UNKNOWN_EXE) else { return process };
+        let Some(ticks) = process.start_ticks else { return process };
+        let Some(of_parent) = self.parent_facts(parent, ticks) else { return process };
+        let facts = Facts {
+            pid,
+            started: process.facts.started.clone(),
+            parent_pid: Some(parent),
+            parent_exe: of_parent.exe.clone(),
+            ..of_parent
+        };
+        let child = Arc::new(Process { facts, start_ticks: Some(ticks) });
+        self.change((pid, ticks), |slot| {
+            slot.known = Some(Known { process: child.clone(), read: Instant::now(), gone: true });
+        });
+        child
+    }
+
+    /// Facts about a parent, alive or gone. A process younger than the child is not its parent.
+    fn parent_facts(&self, parent: u32, child_ticks: u64) -> Option<Facts> {
+        let alive = !self.offline && proc::stat(parent).is_some_and(|stat| stat.start_ticks <= child_ticks);
+        let facts = if alive {
+            self.lookup(parent, None).facts.clone()
+        } else {
+            let shard = self.shard(parent);
+            let (key, slot) = shard.slots.range((parent, 0)..=(parent, child_ticks)).next_back()?;
+            match (&slot.known, &slot.exec) {
+                (Some(known), _) => known.process.facts.clone(),
+                (None, Some(exec)) => {
+                    let (key, exec) = (*key, exec.clone());
+                    drop(shard);
+                    self.remembered(key, &exec).facts
+                }
+                (None, None) => return None,
+            }
+        };
+        (facts.exe != UNKNOWN_EXE).then_some(facts)
+    }
+
     /// Facts from `/proc`; what a zombie no longer shows comes from its exec.
     fn read(&self, pid: u32, stat: Stat, exec: Option<&Exec>) -> Process {
         let exe = proc::exe(pid);

@@ -6,6 +6,7 @@
 //! machine that slows down does not look like a cost. Needs Debian's nginx-light, wrk and bpftool.
 
 use std::{
+    collections::HashSet,
     fs,
     io::Read as _,
     net::TcpListener,
@@ -79,18 +80,23 @@ fn memory(pid: u32) -> Result<(u64, u64)> {
     Ok((field("Rss:"), field("Pss:")))
 }
 
-/// Runs and nanoseconds of our programs so far.
-fn programs() -> Result<(u64, u64)> {
+/// Runs and nanoseconds so far of the programs that process `pid` holds.
+fn programs(pid: u32) -> Result<(u64, u64)> {
+    let mut ids = HashSet::new();
+    for fd in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
+        let text = fs::read_to_string(fd?.path()).unwrap_or_default();
+        ids.extend(text.lines().filter_map(|l| l.strip_prefix("prog_id:")?.trim().parse::<u64>().ok()));
+    }
     let out = Command::new("bpftool").args(["prog", "show", "-j"]).output().context("bpftool")?;
     let list: serde_json::Value = serde_json::from_slice(&out.stdout)?;
     let mut sums = (0, 0);
     for p in list.as_array().context("bpftool prints a list")? {
-        let name = p["name"].as_str().unwrap_or_default();
-        if ["edge_in", "edge_out", "state", "reader", "exec"].contains(&name) {
+        if p["id"].as_u64().is_some_and(|id| ids.contains(&id)) {
             sums.0 += p["run_cnt"].as_u64().unwrap_or(0);
             sums.1 += p["run_time_ns"].as_u64().unwrap_or(0);
         }
     }
+    ensure!(sums.0 > 0, "the kernel counted no run of the programs");
     Ok(sums)
 }
 
@@ -220,9 +226,9 @@ impl Bench {
             let (capture, _) = self.capture(&format!("{path}-{round}"))?;
             let pid = capture.0.id();
             let start = memory(pid)?;
-            let (p0, c0) = (programs()?, cpu_ns(pid)?);
+            let (p0, c0) = (programs(pid)?, cpu_ns(pid)?);
             let (on, cpu_on) = side(true)?;
-            let p1 = programs()?;
+            let p1 = programs(pid)?;
             // What is in the queues still belongs to this load.
             sleep(Duration::from_millis(500));
             let c1 = cpu_ns(pid)?;
