@@ -60,16 +60,25 @@ impl Open {
     }
 }
 
-/// Compresses blocks; keeps its working memory.
-pub(crate) struct Compressor(zstd::bulk::Compressor<'static>);
+/// Compresses blocks; keeps its working memory and the place for what comes out.
+pub(crate) struct Compressor {
+    context: zstd::bulk::Compressor<'static>,
+    stored: Vec<u8>,
+}
 
 impl Compressor {
     pub(crate) fn new() -> std::io::Result<Self> {
-        Ok(Compressor(zstd::bulk::Compressor::new(LEVEL)?))
+        Ok(Compressor { context: zstd::bulk::Compressor::new(LEVEL)?, stored: Vec::new() })
     }
 
-    pub(crate) fn compress(&mut self, plain: &[u8]) -> std::io::Result<Vec<u8>> {
-        self.0.compress(plain)
+    pub(crate) fn compress(&mut self, plain: &[u8]) -> std::io::Result<&[u8]> {
+        let most = zstd::zstd_safe::compress_bound(plain.len());
+        self.stored.clear();
+        // One large object must not keep its memory for ever.
+        self.stored.shrink_to(most.max(2 * MOST));
+        self.stored.reserve(most);
+        self.context.compress_to_buffer(plain, &mut self.stored)?;
+        Ok(&self.stored)
     }
 }
 

@@ -9,7 +9,7 @@
 //! and counted, rather than the disk filled.
 
 use std::{
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -115,14 +115,20 @@ impl Checkpointer {
         }
     }
 
-    /// The writer's question before each commit, on its own connection: may the log grow? When it has become
-    /// long, what is left of it is moved first.
-    pub(crate) fn make_room(&self, connection: &Connection) -> rusqlite::Result<bool> {
+    /// The writer's question before each commit: may the log grow? When it has become long, what is left of it
+    /// is moved first; when it has become too long, the thread's own checkpoint is waited for.
+    pub(crate) fn make_room(&self) -> rusqlite::Result<bool> {
         let log = self.state().log;
         if log < 2 * self.target {
             return Ok(true);
         }
-        let left = checkpoint(connection, "PASSIVE")?;
+        let connection = match self.connection.try_lock() {
+            Ok(connection) => connection,
+            Err(TryLockError::Poisoned(e)) => e.into_inner(),
+            Err(TryLockError::WouldBlock) if log < self.most => return Ok(true),
+            Err(TryLockError::WouldBlock) => self.connection.lock().unwrap_or_else(PoisonError::into_inner),
+        };
+        let left = checkpoint(&connection, "PASSIVE")?;
         self.counters.wal_bytes.store(left, Relaxed);
         Ok(left == 0 || log < self.most)
     }
@@ -154,7 +160,8 @@ pub(crate) fn target(options: &Options) -> u64 {
 fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<u64> {
     let sql = format!("PRAGMA wal_checkpoint({mode})");
     let (log, moved) = connection.query_row(&sql, [], |r| Ok((r.get::<_, i64>(1)?, r.get::<_, i64>(2)?)))?;
-    Ok(u64::try_from(log - moved).unwrap_or(0) * PAGE)
+    // -1: another process is at it (nobody but this one should be), so nothing is known.
+    Ok(if log < 0 { PAGE } else { u64::try_from(log - moved).unwrap_or(0) * PAGE })
 }
 
 /// SQLite's default page size, in bytes.

@@ -51,8 +51,10 @@ pub(crate) fn step(
     let used = pages.saturating_sub(free) * PAGE;
     counters.used_bytes.store(used, Relaxed);
     counters.free_bytes.store(free * PAGE, Relaxed);
-    let excess = i64::try_from(used.saturating_sub(plan.max_bytes)).unwrap_or(i64::MAX);
-    let pressing = used > plan.max_bytes + plan.max_bytes / 20;
+    // Room is left for what a commit adds before the next step, for free pages and for the log.
+    let target = plan.max_bytes - plan.max_bytes / 20;
+    let excess = i64::try_from(used.saturating_sub(target)).unwrap_or(i64::MAX);
+    let pressing = used > plan.max_bytes;
 
     if (excess > 0 || plan.max_age.is_some())
         && let Some((block, blocks)) = choose(connection, plan, excess)?
@@ -61,7 +63,9 @@ pub(crate) fn step(
         return Ok(Step { more: true, pressing, wrote: true });
     }
     let keep = if plan.give_back_all { 0 } else { plan.max_bytes / PAGE / 32 };
-    let give = free.saturating_sub(keep).min(STEP as u64);
+    // Each page given back moves another one, which goes through the log.
+    let most = (plan.max_bytes / PAGE / 256).clamp(32, STEP as u64);
+    let give = free.saturating_sub(keep).min(most);
     if give == 0 {
         return Ok(Step { more: false, pressing: false, wrote: false });
     }

@@ -172,7 +172,7 @@ impl Writer {
     }
 
     fn commit(&mut self, batch: &[Entry]) -> Result<Written, Error> {
-        if !self.checkpointer.make_room(&self.connection)? {
+        if !self.checkpointer.make_room()? {
             return Err(Error::LogHeld);
         }
         let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -223,7 +223,7 @@ impl Writer {
                     return;
                 }
             }
-            match self.checkpointer.make_room(&self.connection) {
+            match self.checkpointer.make_room() {
                 Ok(true) => {}
                 _ => return,
             }
