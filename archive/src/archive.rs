@@ -64,12 +64,13 @@ impl Archive {
         folder::create(dir)?;
         let lock = Lock::take(dir)?;
         let file = folder::file(dir);
-        let connection = schema::open_for_writing(dir)?;
+        let database = schema::open_for_writing(dir)?;
         let counters = Arc::new(Counters::default());
         let queue = Arc::new(Queue::new(options.queue_bytes, crate::block::MOST));
         let checkpointer =
             Arc::new(Checkpointer::new(schema::open_for_checkpoints(&file)?, counters.clone(), &options));
-        let mut writer = Writer::new(connection, options, queue.clone(), counters.clone(), checkpointer.clone())?;
+        let mut writer =
+            Writer::new(dir.to_owned(), database, options, queue.clone(), counters.clone(), checkpointer.clone())?;
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             Builder::new().name(name.to_owned()).spawn(run).map_err(Error::io("cannot start a thread for", &file))
         };

@@ -133,6 +133,14 @@ impl Checkpointer {
         Ok(left == 0 || log < self.most)
     }
 
+    /// Goes on with another connection; the old one is closed when this returns.
+    pub(crate) fn replace(&self, connection: Connection) {
+        *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = connection;
+        let mut state = self.state();
+        state.log = 0;
+        state.since = None;
+    }
+
     /// Ends the thread after a last checkpoint.
     pub(crate) fn close(&self) {
         self.state().closed = true;

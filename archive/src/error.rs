@@ -56,7 +56,7 @@ pub enum Error {
     #[error("a process that reads the archive is stopped in the middle of a read: the log may not grow further")]
     LogHeld,
     /// The folder or a file in it could not be used.
-    #[error("{what} {path}: {source}")]
+    #[error("{what} {path}: {source}{}", advice(source.kind()))]
     Io {
         /// What was tried, e.g. `cannot create`.
         what: &'static str,
@@ -68,6 +68,20 @@ pub enum Error {
     /// SQLite's answer.
     #[error("the archive's database: {0}")]
     Database(#[from] rusqlite::Error),
+}
+
+/// What a user can do about the system's answer.
+fn advice(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "; use sudo, or choose another folder with --data-dir"
+        }
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => "; choose another folder with --data-dir",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; make room, or choose another folder with --data-dir"
+        }
+        _ => "",
+    }
 }
 
 /// Why an entry was not taken. Counted in [`crate::Stats::refused`].

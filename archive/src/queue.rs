@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use transaction::Sealed;
+
 use crate::{Entry, Refused};
 
 /// What an entry is reckoned at beside its bytes: the record's strings and allocations.
@@ -40,7 +42,7 @@ struct State {
 }
 
 /// What the writer finds.
-pub(crate) enum Next {
+pub(crate) enum Turn {
     /// These are to be written; their bytes count as waiting until [`Queue::written`].
     Batch(Vec<Entry>),
     /// Nothing came in the given time.
@@ -86,12 +88,12 @@ impl Queue {
 
     /// Waits until there is enough for a commit or the oldest entry has waited for `patience`; at most `idle`
     /// when nothing comes. Takes at most `most` bytes, but always one entry.
-    pub(crate) fn next(&self, patience: Duration, idle: Duration, most: usize) -> Next {
+    pub(crate) fn next(&self, patience: Duration, idle: Duration, most: usize) -> Turn {
         let begun = Instant::now();
         let mut state = self.state();
         loop {
             let wait = match state.since {
-                None if state.closed => return Next::Closed,
+                None if state.closed => return Turn::Closed,
                 None => idle.checked_sub(begun.elapsed()),
                 Some(_) if state.closed || state.flush || state.waiting >= self.enough => None,
                 Some(since) => patience.checked_sub(since.elapsed()),
@@ -101,7 +103,7 @@ impl Queue {
         }
         if state.entries.is_empty() {
             state.flush = false;
-            return Next::Idle;
+            return Turn::Idle;
         }
         let mut batch = Vec::with_capacity(state.entries.len());
         let mut taken = 0;
@@ -118,7 +120,7 @@ impl Queue {
             state.since = None;
             state.flush = false;
         }
-        Next::Batch(batch)
+        Turn::Batch(batch)
     }
 
     /// The batch is in the database, or was given up: its bytes no longer wait.
@@ -179,7 +181,10 @@ impl Queue {
 fn reckon(entry: &Entry) -> usize {
     OVERHEAD
         + match entry {
-            Entry::Transaction(sealed) => sealed.bytes.len() + sealed.record.request_path.len(),
+            Entry::Transaction(Sealed { bytes, record: r }) => {
+                let texts = [&r.request_path, &r.request_host, &r.request_method, &r.request_content_type];
+                bytes.len() + r.response_content_type.len() + texts.iter().map(|t| t.len()).sum::<usize>()
+            }
             Entry::Connection(_) => OVERHEAD,
         }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 
-use crate::{checkpoint::PAGE, profile::Profiles, schema::SEGMENT, stats::Counters, writer::Numbers};
+use crate::{checkpoint::PAGE, profile::Profiles, schema::SEGMENT, stats::Counters, writer::Next};
 
 /// Most blocks deleted, or pages given back, at once: a few milliseconds.
 const STEP: usize = 256;
@@ -42,7 +42,7 @@ pub(crate) struct Step {
 pub(crate) fn step(
     connection: &mut Connection,
     plan: &Plan,
-    next: Numbers,
+    next: Next,
     profiles: &Profiles,
     counters: &Counters,
 ) -> rusqlite::Result<Step> {
@@ -99,7 +99,7 @@ fn delete(
     connection: &mut Connection,
     block: i64,
     blocks: u64,
-    next: Numbers,
+    next: Next,
     profiles: &Profiles,
     counters: &Counters,
 ) -> rusqlite::Result<()> {

@@ -109,13 +109,21 @@ CREATE TABLE state (
 INSERT INTO state VALUES (1, 1, 1, 1);
 ";
 
+/// What the next entry, block and profile are called.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Numbers {
+    pub(crate) position: i64,
+    pub(crate) block: i64,
+    pub(crate) profile: i64,
+}
+
 /// Opens the database in `dir` for the one writer, who holds the lock; makes it when it is not there. A newer
 /// format and a file that is no database are set aside.
-pub(crate) fn open_for_writing(dir: &Path) -> Result<Connection, Error> {
+pub(crate) fn open_for_writing(dir: &Path) -> Result<(Connection, Numbers), Error> {
     let path = folder::file(dir);
     folder::create_file(&path)?;
     match prepare(&path) {
-        Ok(Found::Ready(connection)) => Ok(connection),
+        Ok(Found::Ready(connection, numbers)) => Ok((connection, numbers)),
         Ok(Found::Newer(version)) => {
             let aside = folder::set_aside(dir, &format!("format-{version}"))?;
             tracing::warn!(
@@ -124,22 +132,23 @@ pub(crate) fn open_for_writing(dir: &Path) -> Result<Connection, Error> {
             );
             begin_anew(&path)
         }
-        Err(error) if is_damage(&error) => {
-            let aside = folder::set_aside(dir, "damaged")?;
-            tracing::error!(
-                "The archive cannot be read ({error}). It is kept as {} and a new one begun.",
-                aside.display()
-            );
-            begin_anew(&path)
-        }
+        Err(error) if is_damage(&error) => replace_damaged(dir, &error),
         Err(error) => Err(error.into()),
     }
 }
 
-fn begin_anew(path: &Path) -> Result<Connection, Error> {
+/// Sets a damaged database aside and begins a new one. No connection to it may be open: SQLite would delete the
+/// new one's log when it closes the old one.
+pub(crate) fn replace_damaged(dir: &Path, error: &rusqlite::Error) -> Result<(Connection, Numbers), Error> {
+    let aside = folder::set_aside(dir, "damaged")?;
+    tracing::error!("The archive cannot be read ({error}). It is kept as {} and a new one begun.", aside.display());
+    begin_anew(&folder::file(dir))
+}
+
+fn begin_anew(path: &Path) -> Result<(Connection, Numbers), Error> {
     folder::create_file(path)?;
     match prepare(path)? {
-        Found::Ready(connection) => Ok(connection),
+        Found::Ready(connection, numbers) => Ok((connection, numbers)),
         Found::Newer(found) => {
             Err(Error::Newer { dir: path.parent().unwrap_or(path).to_owned(), found, known: VERSION })
         }
@@ -147,7 +156,7 @@ fn begin_anew(path: &Path) -> Result<Connection, Error> {
 }
 
 enum Found {
-    Ready(Connection),
+    Ready(Connection, Numbers),
     Newer(i64),
 }
 
@@ -173,7 +182,14 @@ fn prepare(path: &Path) -> rusqlite::Result<Found> {
     }
     // The pages that one commit touches: the right ends of the tables and one segment of digests.
     connection.pragma_update(None, "cache_size", -4096)?;
-    Ok(Found::Ready(connection))
+    let numbers = connection.query_row(
+        "SELECT max(position, (SELECT ifnull(max(last), 0) + 1 FROM block)),
+                max(block, (SELECT ifnull(max(id), 0) + 1 FROM block)),
+                max(profile, (SELECT ifnull(max(id), 0) + 1 FROM profile)) FROM state",
+        [],
+        |r| Ok(Numbers { position: r.get(0)?, block: r.get(1)?, profile: r.get(2)? }),
+    )?;
+    Ok(Found::Ready(connection, numbers))
 }
 
 /// The connection that moves the log into the file; see `checkpoint.rs`.

@@ -1,6 +1,7 @@
 //! The writer's thread: takes what waits, and commits it in blocks.
 
 use std::{
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -15,11 +16,12 @@ use crate::{
     Entry, Error, Options,
     block::{self, Compressor},
     checkpoint::{self, Checkpointer},
+    folder,
     profile::Profiles,
-    queue::{Next, Queue},
+    queue::{Queue, Turn},
     retention,
     row::Identifier,
-    schema::{GENERATION, SEGMENT},
+    schema::{self, GENERATION, Numbers, SEGMENT},
     stats::Counters,
 };
 
@@ -43,16 +45,20 @@ pub(crate) struct Writer {
     compressor: Compressor,
     open: block::Open,
     profiles: Profiles,
-    next: Numbers,
+    next: Next,
     /// Length of the log in pages after the last commit, as SQLite says.
     log_pages: Arc<AtomicU64>,
     /// When retention last looked for what is too old.
     aged: Option<Instant>,
+    /// The archive's folder.
+    dir: PathBuf,
+    /// The file was found damaged, and no new one could be begun yet.
+    damage: Option<rusqlite::Error>,
 }
 
 /// What the next entry and block are called.
 #[derive(Clone, Copy)]
-pub(crate) struct Numbers {
+pub(crate) struct Next {
     pub(crate) position: i64,
     pub(crate) block: i64,
 }
@@ -67,23 +73,15 @@ struct Written {
 
 impl Writer {
     pub(crate) fn new(
-        mut connection: Connection,
+        dir: PathBuf,
+        (mut connection, numbers): (Connection, Numbers),
         options: Options,
         queue: Arc<Queue>,
         counters: Arc<Counters>,
         checkpointer: Arc<Checkpointer>,
     ) -> Result<Writer, Error> {
         let log_pages = Arc::new(AtomicU64::new(0));
-        install_hook(&mut connection, log_pages.clone())?;
-        // When the log begins anew, its file is cut back to this.
-        connection.pragma_update(None, "journal_size_limit", checkpoint::target(&options) as i64)?;
-        let (position, block, profile) = connection.query_row(
-            "SELECT max(position, (SELECT ifnull(max(last), 0) + 1 FROM block)),
-                    max(block, (SELECT ifnull(max(id), 0) + 1 FROM block)),
-                    max(profile, (SELECT ifnull(max(id), 0) + 1 FROM profile)) FROM state",
-            [],
-            |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)),
-        )?;
+        prepare(&mut connection, &options, log_pages.clone())?;
         let compressor = Compressor::new().map_err(|e| Error::Damaged(format!("zstd does not start: {e}")))?;
         Ok(Writer {
             connection,
@@ -93,8 +91,10 @@ impl Writer {
             checkpointer,
             compressor,
             open: block::Open::default(),
-            profiles: Profiles::new(profile),
-            next: Numbers { position, block },
+            profiles: Profiles::new(numbers.profile),
+            next: Next { position: numbers.position, block: numbers.block },
+            dir,
+            damage: None,
             log_pages,
             aged: None,
         })
@@ -106,12 +106,12 @@ impl Writer {
         let most = (self.options.max_bytes / 64).clamp(block::MOST as u64, 4 << 20) as usize;
         loop {
             let batch = match self.queue.next(PATIENCE, idle, most) {
-                Next::Closed => return,
-                Next::Idle => {
+                Turn::Closed => return,
+                Turn::Idle => {
                     self.retain(idle, true);
                     continue;
                 }
-                Next::Batch(batch) => batch,
+                Turn::Batch(batch) => batch,
             };
             let written = self.commit_or_wait(&batch);
             self.queue.written(&batch);
@@ -146,6 +146,11 @@ impl Writer {
                         );
                     }
                     self.counters.failed(error.to_string());
+                    if let Error::Database(error) = error
+                        && schema::is_damage(&error)
+                    {
+                        self.damage = Some(error);
+                    }
                 }
             }
             if self.queue.pause(pause) {
@@ -171,7 +176,27 @@ impl Writer {
         self.checkpointer.committed(self.log_pages.load(Relaxed) * checkpoint::PAGE);
     }
 
+    /// Sets the damaged file aside and goes on with a new one; the numbers go on, too.
+    fn replace_file(&mut self, damage: &rusqlite::Error) -> Result<(), Error> {
+        // Both connections are closed before the file is renamed.
+        self.connection = Connection::open_in_memory()?;
+        self.checkpointer.replace(Connection::open_in_memory()?);
+        let (mut connection, _) = schema::replace_damaged(&self.dir, damage)?;
+        prepare(&mut connection, &self.options, self.log_pages.clone())?;
+        let numbers = params![self.next.position, self.next.block, self.profiles.next()];
+        connection.execute("UPDATE state SET position = ?1, block = ?2, profile = ?3", numbers)?;
+        self.checkpointer.replace(schema::open_for_checkpoints(&folder::file(&self.dir))?);
+        self.connection = connection;
+        Ok(())
+    }
+
     fn commit(&mut self, batch: &[Entry]) -> Result<Written, Error> {
+        if let Some(damage) = self.damage.take()
+            && let Err(error) = self.replace_file(&damage)
+        {
+            self.damage = Some(damage);
+            return Err(error);
+        }
         if !self.checkpointer.make_room()? {
             return Err(Error::LogHeld);
         }
@@ -220,6 +245,9 @@ impl Writer {
                 }
                 Err(error) => {
                     self.counters.failed(format!("retention: {error}"));
+                    if schema::is_damage(&error) {
+                        self.damage = Some(error);
+                    }
                     return;
                 }
             }
@@ -231,12 +259,15 @@ impl Writer {
     }
 }
 
-/// Learns the length of the log from SQLite itself: no system call.
-fn install_hook(connection: &mut Connection, pages: Arc<AtomicU64>) -> rusqlite::Result<()> {
+/// Gives a connection what only the writer's has.
+fn prepare(connection: &mut Connection, options: &Options, log_pages: Arc<AtomicU64>) -> rusqlite::Result<()> {
+    // The length of the log from SQLite itself: no system call.
     connection.wal_hook(Some(move |_: &mut _, n: i32| {
-        pages.store(u64::try_from(n).unwrap_or(0), Relaxed);
+        log_pages.store(u64::try_from(n).unwrap_or(0), Relaxed);
         Ok(())
-    }))
+    }))?;
+    // When the log begins anew, its file is cut back to this.
+    connection.pragma_update(None, "journal_size_limit", checkpoint::target(options) as i64)
 }
 
 /// One commit in the making.
@@ -245,7 +276,7 @@ struct Filling<'a> {
     compressor: &'a mut Compressor,
     open: &'a mut block::Open,
     profiles: &'a mut Profiles,
-    next: &'a mut Numbers,
+    next: &'a mut Next,
     written: Written,
 }
 

@@ -1,11 +1,19 @@
 //! What is found when an archive is opened: another writer, another format, garbage, wrong modes.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
+use std::{
+    fs,
+    os::unix::fs::{FileExt as _, PermissionsExt as _},
+    path::PathBuf,
+};
 
 use archive::{Archive, Error, Options, Reader};
 use rusqlite::Connection;
 
-use crate::{append, common::sealed, open};
+use crate::{
+    append,
+    common::{SOON, sealed},
+    open,
+};
 
 #[test]
 fn a_second_writer_is_told_the_process_of_the_first() {
@@ -103,4 +111,36 @@ fn a_reader_finds_the_new_file_when_the_archive_was_begun_anew() {
     append(&archive, &sealed(0, 600));
     archive.close().expect("all is written");
     assert_eq!(reader.newest().expect("a number"), 1);
+}
+
+#[test]
+fn a_file_damaged_under_the_writer_is_set_aside_and_nothing_new_is_lost() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let archive = open(dir.path());
+    append(&archive, &sealed(0, 600));
+    assert!(archive.flush(SOON));
+    let reader = Reader::open(dir.path()).expect("the archive can be read");
+    assert_eq!(reader.newest().expect("a number"), 1);
+    // Another connection's commit makes the writer read its pages anew; they are garbage then.
+    let other = Connection::open(archive.file()).expect("a second connection");
+    other.execute_batch("UPDATE state SET id = id; PRAGMA wal_checkpoint(TRUNCATE);").expect("a change");
+    let length = fs::metadata(archive.file()).expect("a file").len() as usize;
+    let file = fs::OpenOptions::new().write(true).open(archive.file()).expect("the file");
+    file.write_all_at(&vec![0xa5; length - 4096], 4096).expect("garbage");
+    let s = sealed(1, 600);
+    append(&archive, &s);
+    assert!(archive.flush(SOON), "{:?}", archive.stats());
+    assert_eq!(reader.object(&s.record.digest).expect("the reader finds the new file"), Some(s.bytes));
+    assert_eq!(reader.newest().expect("a number"), 2, "positions go on");
+    set_aside(dir.path(), "damaged");
+    let stats = archive.close().expect("all is written");
+    assert_eq!((stats.committed, stats.last_error), (2, None));
+}
+
+#[test]
+fn a_folder_that_cannot_be_used_says_what_to_do() {
+    let dir = tempfile::tempdir().expect("a folder");
+    fs::write(dir.path().join("file"), "").expect("a file");
+    let Err(error) = Archive::open(&dir.path().join("file"), Options::default()) else { panic!("a file is no folder") };
+    assert!(error.to_string().contains("--data-dir"), "{error}");
 }
