@@ -402,7 +402,7 @@ impl Inner {
             "SELECT position, time FROM event WHERE kind = ?1 AND position < ?2 AND (?3 IS NULL OR connection_id = ?3) \
              ORDER BY position DESC LIMIT ?4",
         )?;
-        let identifier = connection_id.map(Identifier);
+        let identifier = connection_id.map(Identifier::of);
         let mut rows = statement.query(params![KIND_CONNECTION, before, identifier, limit as i64])?;
         let mut found = Vec::new();
         while let Some(row) = rows.next()? {

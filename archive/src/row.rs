@@ -69,29 +69,41 @@ pub(crate) fn identifier(row: &Row<'_>, column: usize) -> Result<String, Error> 
 
 /// An identifier on its way into a column: 20 characters of base32hex (RFC 4648 section 7, lower case) as 13
 /// bytes, anything else as text.
-pub(crate) struct Identifier<'a>(pub(crate) &'a str);
+pub(crate) enum Identifier<'a> {
+    Packed([u8; 13]),
+    Text(&'a str),
+}
+
+impl Identifier<'_> {
+    pub(crate) fn of(text: &str) -> Identifier<'_> {
+        pack(text).map_or(Identifier::Text(text), Identifier::Packed)
+    }
+}
 
 impl ToSql for Identifier<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(match pack(self.0) {
-            Some(bytes) => ToSqlOutput::Owned(rusqlite::types::Value::Blob(bytes.to_vec())),
-            None => ToSqlOutput::Borrowed(ValueRef::Text(self.0.as_bytes())),
-        })
+        Ok(ToSqlOutput::Borrowed(match self {
+            Identifier::Packed(bytes) => ValueRef::Blob(bytes),
+            Identifier::Text(text) => ValueRef::Text(text.as_bytes()),
+        }))
     }
 }
 
 /// 100 bits in the upper end of 13 bytes.
 pub(crate) fn pack(text: &str) -> Option<[u8; 13]> {
     let text: &[u8; 20] = text.as_bytes().try_into().ok()?;
-    let mut bits = 0u128;
-    for c in text {
-        let five = match c {
-            b'0'..=b'9' => c - b'0',
-            b'a'..=b'v' => c - b'a' + 10,
-            _ => return None,
-        };
-        bits = bits << 5 | u128::from(five);
-    }
+    // Two halves of 50 bits: arithmetic on 128 bits is several times slower, and this is done three times a row.
+    let half = |part: &[u8]| {
+        part.iter().try_fold(0u64, |bits, c| {
+            let five = match c {
+                b'0'..=b'9' => c - b'0',
+                b'a'..=b'v' => c - b'a' + 10,
+                _ => return None,
+            };
+            Some(bits << 5 | u64::from(five))
+        })
+    };
+    let bits = u128::from(half(&text[..10])?) << 50 | u128::from(half(&text[10..])?);
     let mut bytes = [0; 13];
     bytes.copy_from_slice(&(bits << 28).to_be_bytes()[..13]);
     Some(bytes)

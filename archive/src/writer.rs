@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use rusqlite::{Connection, Transaction as Tx, TransactionBehavior, params};
+use rusqlite::{CachedStatement, Connection, Transaction as Tx, TransactionBehavior, params};
 use transaction::{ConnectionEvent, Sealed};
 
 use crate::{
@@ -34,6 +34,11 @@ const LAST_TRIES: Duration = Duration::from_secs(1);
 
 /// Kind of an `event` row: a [`ConnectionEvent`].
 pub(crate) const KIND_CONNECTION: i64 = 1;
+
+const INSERT_RECORD: &str = "\
+    INSERT INTO record (position, block, start, size, time, profile, status, pid, path, duration, ttfb, sent, received, \
+    digest, request_id, connection_id, exchange_id) \
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
 
 /// See the module.
 pub(crate) struct Writer {
@@ -203,6 +208,8 @@ impl Writer {
         let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut filling = Filling {
             tx: &tx,
+            insert_record: tx.prepare_cached(INSERT_RECORD)?,
+            insert_digest: tx.prepare_cached("INSERT INTO digest VALUES (?1, ?2, ?3)")?,
             compressor: &mut self.compressor,
             open: &mut self.open,
             profiles: &mut self.profiles,
@@ -216,7 +223,8 @@ impl Writer {
             }
         }
         filling.store()?;
-        let written = filling.written;
+        let written = std::mem::take(&mut filling.written);
+        drop(filling);
         tx.commit()?;
         Ok(written)
     }
@@ -273,6 +281,8 @@ fn prepare(connection: &mut Connection, options: &Options, log_pages: Arc<Atomic
 /// One commit in the making.
 struct Filling<'a> {
     tx: &'a Tx<'a>,
+    insert_record: CachedStatement<'a>,
+    insert_digest: CachedStatement<'a>,
     compressor: &'a mut Compressor,
     open: &'a mut block::Open,
     profiles: &'a mut Profiles,
@@ -285,36 +295,26 @@ impl Filling<'_> {
         let r = &sealed.record;
         let (position, start) = self.place(r.time_unix_ns, &sealed.bytes, true)?;
         let profile = self.profiles.number(self.tx, r)?;
-        self.tx
-            .prepare_cached(
-                "INSERT INTO record (position, block, start, size, time, profile, status, pid, path, duration, ttfb, sent, \
-                 received, digest, request_id, connection_id, exchange_id) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
-            )?
-            .execute(params![
-                position,
-                self.next.block,
-                start,
-                sealed.bytes.len() as i64,
-                r.time_unix_ns as i64,
-                profile,
-                r.response_status,
-                r.process_pid,
-                r.request_path,
-                r.duration_ns as i64,
-                r.ttfb_ns.map(|n| n as i64),
-                r.bytes_sent as i64,
-                r.bytes_received as i64,
-                r.digest.0.as_slice(),
-                Identifier(&r.request_id),
-                Identifier(&r.connection_id),
-                Identifier(&r.exchange_id),
-            ])?;
-        self.tx.prepare_cached("INSERT INTO digest VALUES (?1, ?2, ?3)")?.execute(params![
-            position >> SEGMENT,
-            r.digest.prefix64() as i64,
-            position
+        self.insert_record.execute(params![
+            position,
+            self.next.block,
+            start,
+            sealed.bytes.len() as i64,
+            r.time_unix_ns as i64,
+            profile,
+            r.response_status,
+            r.process_pid,
+            r.request_path,
+            r.duration_ns as i64,
+            r.ttfb_ns.map(|n| n as i64),
+            r.bytes_sent as i64,
+            r.bytes_received as i64,
+            r.digest.0.as_slice(),
+            Identifier::of(&r.request_id),
+            Identifier::of(&r.connection_id),
+            Identifier::of(&r.exchange_id),
         ])?;
+        self.insert_digest.execute(params![position >> SEGMENT, r.digest.prefix64() as i64, position])?;
         Ok(())
     }
 
@@ -333,7 +333,7 @@ impl Filling<'_> {
                 start,
                 bytes.len() as i64,
                 event.time_unix_ns as i64,
-                Identifier(&event.connection_id),
+                Identifier::of(&event.connection_id),
             ])?;
         Ok(())
     }
