@@ -69,6 +69,8 @@ struct Direction {
     impatient: bool,
     /// Its first bytes were not HTTP.
     foreign: bool,
+    /// Bytes of it are missing, so that those that follow say nothing about the protocol.
+    gapped: bool,
     /// Kernel time of the newest byte read.
     newest_ns: u64,
     /// The end was given by the caller.
@@ -114,6 +116,7 @@ impl Connection {
             held_bytes: 0,
             impatient: false,
             foreign: false,
+            gapped: false,
             newest_ns: 0,
             closing: false,
             ended: false,
@@ -195,6 +198,7 @@ impl Connection {
         }
         let len = end - direction.next;
         direction.next = end;
+        direction.gapped = true;
         if direction.blocked {
             direction.held.push_back(Held::Gap(len, cause));
             let fits = self.lease.grow(HELD_COST);
@@ -235,7 +239,7 @@ impl Connection {
         if !self.over {
             self.pairing.forsake_all();
             self.drain(out);
-            self.over = true;
+            self.stop();
         }
     }
 
@@ -383,7 +387,7 @@ impl Connection {
             return;
         }
         let status = taken.message.head.status;
-        if (100..200).contains(&status) && status != 101 {
+        if taken.message.head.is_interim() {
             let back = self.pairing.interim(taken);
             self.lease.shrink(back);
             return;
@@ -420,12 +424,15 @@ impl Connection {
         self.stop();
     }
 
+    /// Nothing more comes out: gives all memory back.
     fn stop(&mut self) {
         self.over = true;
+        self.pairing = Pairing::default();
         for direction in &mut self.directions {
             direction.held = VecDeque::new();
-            self.lease.shrink(std::mem::take(&mut direction.held_bytes));
+            direction.reader = Reader::new(self.limits, self.fresh);
         }
+        self.lease.shrink(self.lease.bytes());
     }
 
     /// A head broke off.
@@ -443,8 +450,10 @@ impl Connection {
 
     fn lost(&mut self, side: Side, message: bool, out: &mut Vec<Output>) {
         let Some(role) = self.role(side) else {
-            self.directions[index(side)].foreign = true;
-            self.pairing.requests_lost(true);
+            let direction = &mut self.directions[index(side)];
+            direction.foreign = !direction.gapped;
+            let initial = !self.fresh && !direction.gapped;
+            self.pairing.requests_lost(initial);
             if self.fresh && self.directions.iter().all(|direction| direction.foreign) {
                 out.push(Output::NotHttp);
                 self.stop();
@@ -460,7 +469,16 @@ impl Connection {
                 self.pairing.requests_lost(false);
             }
             Kind::Response => {
-                let unasked = taken.and_then(|taken| self.pairing.response_ends(taken));
+                let unasked = match taken {
+                    // Cut short it is still no final response.
+                    Some(taken) if taken.message.head.is_interim() => {
+                        let back = self.pairing.interim(taken);
+                        self.lease.shrink(back);
+                        None
+                    }
+                    Some(taken) => self.pairing.response_ends(taken),
+                    None => None,
+                };
                 self.drain(out);
                 if let Some(over) = unasked {
                     self.emit(over, out);

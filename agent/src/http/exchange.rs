@@ -111,6 +111,13 @@ impl Head {
         self.fields.iter().filter(move |(n, _)| n.eq_ignore_ascii_case(name.as_bytes())).map(|(_, v)| v.as_slice())
     }
 
+    /// Whether this is an interim response, which another follows (RFC 9110 section 15.2; 101 is the last
+    /// response of its connection as HTTP/1).
+    #[must_use]
+    pub fn is_interim(&self) -> bool {
+        (100..200).contains(&self.status) && self.status != 101
+    }
+
     /// The first value of a field; `name` in lower case.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&[u8]> {

@@ -11,7 +11,10 @@
 //! unanswered. It is sure again when nothing can be outstanding any more:
 //! - the requests are all known, and as many responses as requests have been seen since; or
 //! - this client waits for each response before it asks again: it did so at least [`HABIT`] times on this
-//!   connection and never otherwise; or it has done so [`STREAK`] times in a row since the loss.
+//!   connection and never otherwise; or it has done so [`STREAK`] times in a row since the loss. (What this
+//!   cannot tell apart: a client that keeps the same number of requests in flight from its first one on,
+//!   if the first of them were lost. Without the rule a connection that lost its beginning would never be
+//!   paired again, with it such a client's exchanges can be joined wrongly.)
 //!
 //! Time guards each join besides: a request that began after its response did is not its request.
 
@@ -87,6 +90,10 @@ pub(super) struct Pairing {
     /// A request began before the response before it had ended.
     pipelines: bool,
     streak: u32,
+    /// Something was lost since the last response began.
+    lost: bool,
+    /// Since a loss in the requests none was found yet: more may be missing.
+    searching: bool,
     /// Kernel time of the end of the last response.
     response_ns: u64,
     /// The response that is being read.
@@ -105,6 +112,8 @@ impl Default for Pairing {
             alternations: 0,
             pipelines: false,
             streak: 0,
+            lost: false,
+            searching: false,
             response_ns: 0,
             answering: None,
             stray: Vec::new(),
@@ -127,9 +136,11 @@ impl Pairing {
 
     /// A request's head has come.
     pub(super) fn request_begins(&mut self, asked: Asked, first_ns: u64) {
+        self.searching = false;
         let late = self.floor_ns.is_some_and(|floor| first_ns <= floor);
         if late {
             self.outstanding(1);
+            self.lost = true;
             if self.trust == Trust::Sure && !self.habit() {
                 self.trust = Trust::Unsure;
             }
@@ -238,7 +249,7 @@ impl Pairing {
         self.response_ns = last_ns;
         if self.trust == Trust::Unsure && ended {
             self.limbo = self.limbo.map(|limbo| limbo.saturating_sub(1));
-            if self.limbo == Some(0) || self.habit() || self.streak >= STREAK {
+            if !self.searching && (self.limbo == Some(0) || self.habit() || self.streak >= STREAK) {
                 self.trust = Trust::Sure;
                 self.limbo = Some(0);
                 self.streak = 0;
@@ -251,6 +262,8 @@ impl Pairing {
     /// Bytes of the requests are missing, or were not understood. `initial`: before the first message of a
     /// connection that is older than the capture.
     pub(super) fn requests_lost(&mut self, initial: bool) {
+        self.lost = true;
+        self.searching = true;
         match self.trust {
             _ if initial => self.become_unsure(self.limbo),
             Trust::Sure => match self.slots.iter().filter(|slot| !slot.answered && !slot.forsaken).count() {
@@ -269,8 +282,10 @@ impl Pairing {
     /// first, by [`Pairing::response_ends`].
     pub(super) fn responses_lost(&mut self) {
         let limbo = if matches!(self.trust, Trust::Until(_)) { None } else { self.limbo };
+        self.lost = true;
         self.become_unsure(limbo);
         self.answering = None;
+        self.stray.clear();
         self.forsake_all();
     }
 
@@ -306,7 +321,11 @@ impl Pairing {
             let last_ns = slot.exchange.request.as_ref().map(|request: &Message| request.last_ns);
             alone = slot.first_ns >= self.response_ns && last_ns.is_some_and(|last| last <= ns);
         }
-        self.streak = if count == 1 && alone { self.streak + 1 } else { 0 };
+        if count > 1 && !self.lost {
+            self.pipelines = true;
+        }
+        self.lost = false;
+        self.streak = if count == 1 && alone && !self.pipelines { self.streak + 1 } else { 0 };
         self.outstanding(count);
         self.floor_ns = Some(self.floor_ns.unwrap_or(0).max(ns));
     }

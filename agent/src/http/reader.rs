@@ -7,7 +7,8 @@
 //!
 //! After bytes that cannot be understood (or are missing) the reader is lost, and looks for a line that
 //! begins a message, at the beginning of each delivery and behind each line feed. A head found so must have
-//! well-formed fields only, else the search goes on: text that talks about HTTP looks much like it.
+//! a registered method and well-formed fields only, else the search goes on: text that talks about HTTP looks
+//! much like it.
 
 use memchr::memchr;
 
@@ -117,6 +118,7 @@ pub(super) struct Reader {
     /// For the next message.
     notes_ahead: Vec<Note>,
     charged: usize,
+    /// What precedes the next message is not known: it must look like one beyond doubt.
     resynchronised: bool,
 }
 
@@ -141,7 +143,7 @@ impl Reader {
             notes: Vec::new(),
             notes_ahead: Vec::new(),
             charged: 0,
-            resynchronised: false,
+            resynchronised: !fresh,
         }
     }
 
@@ -265,9 +267,8 @@ impl Reader {
     }
 
     fn miss(&mut self, len: u64, cause: GapCause, lease: &mut Lease) -> (u64, Event) {
-        if self.unpeek(lease) {
-            return (0, Event::End);
-        }
+        // A gap where the body of a response to nobody knows whom should begin: there may be none, so the
+        // gap's place is not known either (State::Peek below).
         match self.state {
             State::Skip { left } => {
                 let n = len.min(left);
@@ -458,7 +459,9 @@ impl Reader {
     /// Whether the first line begins a message that this direction can carry.
     fn begins_message(&self, bytes: &[u8]) -> bool {
         let line = &bytes[..memchr(b'\n', bytes).unwrap_or(bytes.len())];
-        start::start_line(line).is_some_and(|start| self.role.is_none_or(|role| role == start.kind()))
+        start::start_line(line).is_some_and(|start| {
+            self.role.is_none_or(|role| role == start.kind()) && (!self.resynchronised || start::is_plain(&start))
+        })
     }
 
     fn head(&mut self, bytes: &[u8], ns: u64, lease: &mut Lease) -> Event {
