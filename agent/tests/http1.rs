@@ -511,8 +511,8 @@ fn a_client_that_was_seen_to_wait_is_paired_again_after_a_gap() {
     let tell: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
     let ask: Vec<Vec<u8>> = (0..7).map(|n| format!("GET /{n} HTTP/1.1\r\n\r\n").into_bytes()).collect();
     let mut steps = Vec::new();
-    for n in 0..7 {
-        steps.push(Ask(&ask[n]));
+    for (n, ask) in ask.iter().enumerate() {
+        steps.push(Ask(ask));
         steps.push(if n == 4 { TellGap(tell.len() as u64) } else { Tell(tell) });
     }
     let all = exchanges(&steps);

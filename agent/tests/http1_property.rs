@@ -54,13 +54,12 @@ fn model() -> impl Strategy<Value = Model> {
 /// The whole message on the wire; `framing`: whether the head may say how long the body is, `body`: send it.
 fn wire(start: &str, frame: &(Frame, Vec<u8>), model: &Model, body: bool) -> Vec<u8> {
     let end = if model.bare { "\n" } else { "\r\n" };
-    let mut head = format!("{start}{end}X-Test: yes{end}");
-    match frame.0 {
-        Frame::None => {}
-        Frame::Length => head += &format!("Content-Length: {}{end}", frame.1.len()),
-        Frame::Chunked => head += &format!("Transfer-Encoding: chunked{end}"),
-    }
-    let mut bytes = (head + end).into_bytes();
+    let framing = match frame.0 {
+        Frame::None => String::new(),
+        Frame::Length => format!("Content-Length: {}{end}", frame.1.len()),
+        Frame::Chunked => format!("Transfer-Encoding: chunked{end}"),
+    };
+    let mut bytes = format!("{start}{end}X-Test: yes{end}{framing}{end}").into_bytes();
     if !body {
         return bytes;
     }

@@ -55,6 +55,8 @@ enum Held {
     End,
 }
 
+// Each flag is a fact of its own; they do not exclude one another.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug)]
 struct Direction {
     reader: Reader,

@@ -16,6 +16,8 @@ pub(super) type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 const FIELD_COST: usize = 80;
 
 /// What the fields say about the body (RFC 9112 section 6).
+// Each flag is a fact of its own; they do not exclude one another.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Facts {
     pub(super) length: Option<u64>,

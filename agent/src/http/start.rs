@@ -95,7 +95,7 @@ pub(super) fn may_begin(line: &[u8]) -> bool {
     }
 }
 
-/// Methods with a specification (the IANA registry, UPnP, caches): after a loss only these begin a request.
+/// Methods with a specification (the IANA registry, those of caches and device discovery): after a loss only these begin a request.
 const METHODS: [&[u8]; 46] = [
     b"ACL",
     b"BASELINE-CONTROL",
@@ -212,7 +212,8 @@ mod tests {
 
     #[test]
     fn request_lines() {
-        let good: [(&[u8], &[u8], &[u8], u8); 5] = [
+        type Line<'a> = (&'a [u8], &'a [u8], &'a [u8], u8);
+        let good: [Line<'_>; 5] = [
             (b"GET / HTTP/1.1\r\n", b"GET", b"/", 11),
             (b"M-SEARCH * HTTP/1.0", b"M-SEARCH", b"*", 10),
             (b"x!#$%&'*+-.^_`|~9 http://h/ HTTP/1.1\n", b"x!#$%&'*+-.^_`|~9", b"http://h/", 11),
