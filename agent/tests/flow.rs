@@ -345,7 +345,7 @@ proptest! {
             }
         }
         prop_assert_eq!(&got.gaps, &expected);
-        let mut delivered = Vec::new();
+        let mut delivered: Vec<u8> = Vec::new();
         kept.sort_unstable();
         for (_, (from, to)) in &kept {
             delivered.extend(&bytes[*from..*to]);
