@@ -11,10 +11,11 @@ enum Step<'a> {
     Tell(&'a [u8]),
     AskGap(u64),
     TellGap(u64),
+    TellCap(u64),
     AskEnd,
     TellEnd,
 }
-use Step::{Ask, AskEnd, AskGap, Tell, TellEnd, TellGap};
+use Step::{Ask, AskEnd, AskGap, Tell, TellCap, TellEnd, TellGap};
 
 fn limits() -> Limits {
     Limits::default()
@@ -42,6 +43,10 @@ fn run_with(mut connection: Connection, steps: &[Step<'_>]) -> Vec<Output> {
             }
             TellGap(len) => {
                 connection.gap(Side::B, at[1], *len, GapCause::Ring, &mut out);
+                at[1] += len;
+            }
+            TellCap(len) => {
+                connection.gap(Side::B, at[1], *len, GapCause::Cap, &mut out);
                 at[1] += len;
             }
             AskEnd => connection.end(Side::A, ns, &mut out),
@@ -217,6 +222,16 @@ fn upgrade_hands_the_connection_over() {
     assert_eq!(out.len(), 2, "{out:#?}");
     assert!(matches!(&out[0], Output::Exchange(e) if response(e).head.status == 101 && e.interim.is_empty()));
     assert_eq!(out[1], Output::Handover { protocol: "websocket".into() });
+}
+
+#[test]
+fn a_request_that_an_unexpected_upgrade_cuts_short_is_handed_on() {
+    let ask = b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nabc";
+    let out = outputs(&[Ask(ask), Tell(b"HTTP/1.1 101 x\r\nUpgrade: a, b\r\n\r\n")]);
+    let Output::Exchange(e) = &out[0] else { panic!("{out:?}") };
+    assert_eq!((request(e).ended, request(e).body.as_slice(), response(e).head.status), (false, &b"abc"[..], 101));
+    assert_eq!(request(e).wire_bytes, ask.len() as u64);
+    assert_eq!(out[1], Output::Handover { protocol: "a".into() });
 }
 
 #[test]
@@ -522,6 +537,26 @@ fn a_client_that_was_seen_to_wait_is_paired_again_after_a_gap() {
         .chain([pair("-", 200), pair("/6", 200)])
         .collect();
     assert_eq!(pairs(&all), expected);
+}
+
+#[test]
+fn after_a_capped_response_a_client_that_waits_is_paired_at_once() {
+    let tell: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    let ask: Vec<Vec<u8>> = (0..6).map(|n| format!("GET /{n} HTTP/1.1\r\n\r\n").into_bytes()).collect();
+    let mut steps = Vec::new();
+    for (n, ask) in ask.iter().enumerate() {
+        steps.push(Ask(ask));
+        match n {
+            3 => steps.push(Tell(b"HTTP/1.1 206 x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab")),
+            4 => steps.extend([TellCap(5000), Tell(tell)]),
+            _ => steps.push(Tell(tell)),
+        }
+    }
+    let all = exchanges(&steps);
+    let expected: Vec<_> =
+        [200, 200, 200, 206, 200, 200].iter().enumerate().map(|(n, status)| pair(&format!("/{n}"), *status)).collect();
+    assert_eq!(pairs(&all), expected);
+    assert_eq!((response(&all[3]).ended, response(&all[3]).body.as_slice()), (false, &b"ab"[..]));
 }
 
 #[test]

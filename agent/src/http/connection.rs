@@ -91,6 +91,8 @@ pub struct Connection {
     pairing: Pairing,
     fresh: bool,
     number: u64,
+    /// Of the gap that is being handled.
+    cause: Option<GapCause>,
     over: bool,
 }
 
@@ -131,6 +133,7 @@ impl Connection {
             pairing: Pairing::default(),
             fresh,
             number: 0,
+            cause: None,
             over: false,
         }
     }
@@ -284,7 +287,9 @@ impl Connection {
             }
             let (n, event) = direction.reader.gap(len, cause, &mut self.lease);
             len -= n;
+            self.cause = Some(cause);
             self.handle(side, event, out);
+            self.cause = None;
         }
     }
 
@@ -339,7 +344,7 @@ impl Connection {
     fn request_begins(&mut self, side: Side, out: &mut Vec<Output>) {
         if self.pairing.len() >= self.limits.pending {
             // Which of the later responses answer these is no longer kept.
-            self.pairing.responses_lost();
+            self.pairing.responses_lost(false);
             self.drain(out);
         }
         let reader = &self.directions[index(side)].reader;
@@ -485,7 +490,7 @@ impl Connection {
                 if let Some(over) = unasked {
                     self.emit(over, out);
                 }
-                self.pairing.responses_lost();
+                self.pairing.responses_lost(self.cause == Some(GapCause::Cap));
             }
         }
         self.drain(out);

@@ -16,6 +16,9 @@
 //!   if the first of them were lost. Without the rule a connection that lost its beginning would never be
 //!   paired again, with it such a client's exchanges can be joined wrongly.)
 //!
+//! A cap of the kernel side is a milder loss: copying stops within a run of responses and begins again when the
+//! client speaks. If this client is known to wait, the one request that came since is the one answered next.
+//!
 //! Time guards each join besides: a request that began after its response did is not its request.
 
 use std::collections::VecDeque;
@@ -77,6 +80,8 @@ pub(super) enum Answer {
 /// An exchange that is over, with the bytes of the lease that it held.
 pub(super) type Over = (Exchange, usize);
 
+// Each flag is a fact of its own; they do not exclude one another.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug)]
 pub(super) struct Pairing {
     slots: VecDeque<Slot>,
@@ -92,6 +97,8 @@ pub(super) struct Pairing {
     streak: u32,
     /// Something was lost since the last response began.
     lost: bool,
+    /// All that was lost since the pairing was sure are runs of responses cut by a cap.
+    capped: bool,
     /// Since a loss in the requests none was found yet: more may be missing.
     searching: bool,
     /// Kernel time of the end of the last response.
@@ -113,6 +120,7 @@ impl Default for Pairing {
             pipelines: false,
             streak: 0,
             lost: false,
+            capped: false,
             searching: false,
             response_ns: 0,
             answering: None,
@@ -174,6 +182,9 @@ impl Pairing {
     pub(super) fn response_begins(&mut self, first_ns: u64, early: bool) -> Answer {
         if let Some(answer) = self.answering {
             return answer;
+        }
+        if self.trust == Trust::Unsure && self.answers_the_only(first_ns) {
+            self.become_sure();
         }
         let answer = if self.trust == Trust::Unsure {
             self.forsake_before(first_ns);
@@ -250,9 +261,7 @@ impl Pairing {
         if self.trust == Trust::Unsure && ended {
             self.limbo = self.limbo.map(|limbo| limbo.saturating_sub(1));
             if !self.searching && (self.limbo == Some(0) || self.habit() || self.streak >= STREAK) {
-                self.trust = Trust::Sure;
-                self.limbo = Some(0);
-                self.streak = 0;
+                self.become_sure();
             }
         }
         let interim = std::mem::take(&mut self.stray);
@@ -264,6 +273,7 @@ impl Pairing {
     pub(super) fn requests_lost(&mut self, initial: bool) {
         self.lost = true;
         self.searching = true;
+        self.capped = false;
         match self.trust {
             _ if initial => self.become_unsure(self.limbo),
             Trust::Sure => match self.slots.iter().filter(|slot| !slot.answered && !slot.forsaken).count() {
@@ -279,14 +289,23 @@ impl Pairing {
     }
 
     /// Bytes of the responses are missing, or were not understood. What of a response was read is taken
-    /// first, by [`Pairing::response_ends`].
-    pub(super) fn responses_lost(&mut self) {
+    /// first, by [`Pairing::response_ends`]. `capped`: a cap of the kernel side is why.
+    pub(super) fn responses_lost(&mut self, capped: bool) {
+        self.capped = capped && (self.capped || self.trust == Trust::Sure);
         let limbo = if matches!(self.trust, Trust::Until(_)) { None } else { self.limbo };
         self.lost = true;
         self.become_unsure(limbo);
         self.answering = None;
         self.stray.clear();
-        self.forsake_all();
+        // Requests that came since the last byte of a capped response may be judged with what follows.
+        let until = if self.capped { self.response_ns } else { u64::MAX };
+        let before = |slot: &&mut Slot| !slot.answered && !slot.forsaken && slot.first_ns < until;
+        let mut count = 0;
+        for slot in self.slots.iter_mut().filter(before) {
+            slot.forsaken = true;
+            count += 1;
+        }
+        self.outstanding(count);
     }
 
     /// No response comes any more to the requests that are here.
@@ -328,6 +347,23 @@ impl Pairing {
         self.streak = if count == 1 && alone && !self.pipelines { self.streak + 1 } else { 0 };
         self.outstanding(count);
         self.floor_ns = Some(self.floor_ns.unwrap_or(0).max(ns));
+    }
+
+    fn answers_the_only(&mut self, first_ns: u64) -> bool {
+        if !self.capped || !self.habit() {
+            return false;
+        }
+        let mut waiting = self.slots.iter().filter(|slot| !slot.answered && !slot.forsaken);
+        let (only, none) = (waiting.next(), waiting.next());
+        let last_ns = only.and_then(|slot| slot.exchange.request.as_ref()).map(|request| request.last_ns);
+        none.is_none() && last_ns.is_some_and(|last| last <= first_ns)
+    }
+
+    fn become_sure(&mut self) {
+        self.trust = Trust::Sure;
+        self.limbo = Some(0);
+        self.streak = 0;
+        self.capped = false;
     }
 
     fn outstanding(&mut self, count: u32) {

@@ -177,6 +177,10 @@ impl Reader {
     }
 
     pub(super) fn take(&mut self) -> Taken {
+        if self.in_message() {
+            // Taken before its end, at a hand-over.
+            self.message.wire_bytes = self.pos - self.message.offset;
+        }
         Taken {
             message: std::mem::take(&mut self.message),
             notes: std::mem::take(&mut self.notes),
