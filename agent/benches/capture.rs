@@ -1,7 +1,7 @@
 //! What one exchange costs from the parser's output to the sealed object, in nanoseconds of one thread.
 //!
 //! `cargo bench -p agent --bench capture`. Each line is the best of several rounds, so that other work on the
-//! machine counts as little as it can.
+//! machine counts as little as it can. A part of a name after `--` measures only those.
 #![allow(missing_docs, clippy::cast_precision_loss)]
 
 use std::{hint::black_box, time::Instant};
@@ -122,6 +122,9 @@ fn main() {
             ),
         ),
     ] {
+        if std::env::args().nth(1).is_some_and(|wanted| wanted != "--bench" && !name.contains(&wanted)) {
+            continue;
+        }
         let capture = Capture::new(level);
         let times = if exchange.response.as_ref().is_some_and(|r| r.body.len() > 16 * kib) { 200 } else { 5_000 };
         let (mut best, mut size) = (f64::MAX, 0);

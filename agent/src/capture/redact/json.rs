@@ -19,7 +19,8 @@ pub(super) fn walk(pass: &mut Pass<'_, '_>) {
     let mut from = 0;
     // `{"name": "DB_PASSWORD", "value": "…"}`: the name that the value beside it goes by.
     let mut said: Option<&'static str> = None;
-    while let Some(open) = memchr::memchr(b'"', &src[from..]).map(|at| from + at) {
+    // Strings stand close to each other: a plain loop finds the next one sooner than a call of memchr.
+    while let Some(open) = src[from..].iter().position(|&b| b == b'"').map(|at| from + at) {
         let Some(close) = string_end(src, open) else {
             from = unterminated(pass, open);
             continue;

@@ -69,8 +69,7 @@ impl Redactor {
 
     /// The value of the header field `name`.
     pub(crate) fn header(&self, name: &str, value: Cow<'_, str>, side: &str, tally: &mut Tally) -> String {
-        let canonical = super::head::canonical(name);
-        let place = Place { side, part: "header", name: &canonical };
+        let place = Place { side, part: "header", name };
         self.over(value, place, tally, |pass| field::value(pass, name))
     }
 

@@ -3,8 +3,6 @@
 //! A name is compared without regard to case and without anything but letters and digits, so `api_key`,
 //! `Api-Key` and `apiKey` are one. Of a nested name (`user[token]`, `auth.key`) the last part counts too.
 
-use std::borrow::Cow;
-
 /// Where a name stands. A short word says much in a query (`code`, `key`) and little in JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -17,7 +15,7 @@ pub(super) enum Kind {
 }
 
 /// Secret wherever they stand in a name.
-const ANYWHERE: &[&str] = &[
+const ANYWHERE: List<16> = List::new([
     "password",
     "passwd",
     "passphrase",
@@ -34,17 +32,29 @@ const ANYWHERE: &[&str] = &[
     "sessionkey",
     "sessiontoken",
     "authkey",
-];
+]);
 
 /// Secret when a name ends so.
-const AT_END: &[&str] = &["token", "pwd", "pword", "subscriptionkey", "masterkey", "signingkey", "encryptionkey"];
+const AT_END: List<7> =
+    List::new(["token", "pwd", "pword", "subscriptionkey", "masterkey", "signingkey", "encryptionkey"]);
 
 /// Secret as a whole name, anywhere.
-const WHOLE: &[&str] =
-    &["pass", "pw", "jwt", "bearer", "csrf", "xsrf", "accesstokens", "refreshtokens", "cookie", "setcookie", "otp"];
+const WHOLE: List<11> = List::new([
+    "pass",
+    "pw",
+    "jwt",
+    "bearer",
+    "csrf",
+    "xsrf",
+    "accesstokens",
+    "refreshtokens",
+    "cookie",
+    "setcookie",
+    "otp",
+]);
 
 /// Secret as a whole name in queries and forms.
-const WHOLE_IN_QUERY: &[&str] = &[
+const WHOLE_IN_QUERY: List<13> = List::new([
     "key",
     "sig",
     "signature",
@@ -58,62 +68,101 @@ const WHOLE_IN_QUERY: &[&str] = &[
     "assertion",
     "samlresponse",
     "samlrequest",
-];
+]);
 
 /// Secret when a query's name ends so: presigned addresses have `X-Amz-Signature`, `X-Goog-Signature`.
-const AT_END_IN_QUERY: &[&str] = &["signature"];
+const AT_END_IN_QUERY: List<1> = List::new(["signature"]);
 
 /// Secret as a whole name of a header field.
-const WHOLE_IN_HEADER: &[&str] =
-    &["xauth", "auth", "authentication", "authenticationinfo", "proxyauthenticationinfo", "cookie2", "setcookie2"];
+const WHOLE_IN_HEADER: List<7> = List::new([
+    "xauth",
+    "auth",
+    "authentication",
+    "authenticationinfo",
+    "proxyauthenticationinfo",
+    "cookie2",
+    "setcookie2",
+]);
 
 /// Names that would match and say nothing secret.
-const HARMLESS: &[&str] = &["nexttoken", "pagetoken", "nextpagetoken", "continuationtoken", "prevpagetoken"];
+const HARMLESS: List<5> = List::new(["nexttoken", "pagetoken", "nextpagetoken", "continuationtoken", "prevpagetoken"]);
+
+/// A list with the letters of each word: most names lack one of them, which one comparison shows.
+struct List<const N: usize>([(&'static str, u32); N]);
+
+impl<const N: usize> List<N> {
+    const fn new(words: [&'static str; N]) -> Self {
+        let mut list = [("", 0); N];
+        let mut n = 0;
+        while n < N {
+            list[n] = (words[n], letters(words[n].as_bytes()));
+            n += 1;
+        }
+        List(list)
+    }
+
+    fn find(&self, has: u32, fits: impl Fn(&'static str) -> bool) -> Option<&'static str> {
+        self.0.iter().find(|(word, needs)| has & needs == *needs && fits(word)).map(|(word, _)| *word)
+    }
+}
+
+/// The letters of a name as bits.
+const fn letters(name: &[u8]) -> u32 {
+    let (mut set, mut n) = (0, 0);
+    while n < name.len() {
+        set |= 1 << (name[n] & 31);
+        n += 1;
+    }
+    set
+}
 
 /// The word that makes `name` a secret's name, or `None`.
 pub(super) fn secret(name: &[u8], kind: Kind) -> Option<&'static str> {
-    let (plain, last) = normalised(name);
-    word(&plain, kind).or_else(|| if last == plain.len() { None } else { word(&plain[plain.len() - last..], kind) })
+    let (mut short, mut long);
+    let plain: &mut [u8] = if name.len() <= 64 {
+        short = [0; 64];
+        &mut short
+    } else {
+        long = vec![0; name.len()];
+        &mut long
+    };
+    let (len, last) = normalise(name, plain);
+    let plain = &plain[..len];
+    word(plain, kind).or_else(|| if last == len { None } else { word(&plain[len - last..], kind) })
 }
 
 fn word(name: &[u8], kind: Kind) -> Option<&'static str> {
-    // Nothing in the lists is shorter, and most names of real bodies are found out here.
-    if name.len() < 2 || HARMLESS.iter().any(|word| word.as_bytes() == name) {
+    let has = letters(name);
+    let whole = |word: &'static str| word.as_bytes() == name;
+    let at_end = |word: &'static str| name.ends_with(word.as_bytes());
+    let anywhere = |word: &'static str| name.windows(word.len()).any(|part| part == word.as_bytes());
+    if HARMLESS.find(has, whole).is_some() || (kind == Kind::Header && name.starts_with(b"accesscontrol")) {
         return None;
     }
-    if kind == Kind::Header && name.starts_with(b"accesscontrol") {
-        return None;
-    }
-    let whole = |list: &'static [&'static str]| list.iter().find(|word| word.as_bytes() == name).copied();
-    let at_end = |list: &'static [&'static str]| list.iter().find(|word| name.ends_with(word.as_bytes())).copied();
     let more = match kind {
-        Kind::Query => whole(WHOLE_IN_QUERY).or_else(|| at_end(AT_END_IN_QUERY)),
-        Kind::Header => whole(WHOLE_IN_HEADER),
+        Kind::Query => WHOLE_IN_QUERY.find(has, whole).or_else(|| AT_END_IN_QUERY.find(has, at_end)),
+        Kind::Header => WHOLE_IN_HEADER.find(has, whole),
         Kind::Json => None,
     };
-    more.or_else(|| whole(WHOLE))
-        .or_else(|| at_end(AT_END))
-        .or_else(|| ANYWHERE.iter().find(|word| name.windows(word.len()).any(|part| part == word.as_bytes())).copied())
+    more.or_else(|| WHOLE.find(has, whole))
+        .or_else(|| AT_END.find(has, at_end))
+        .or_else(|| ANYWHERE.find(has, anywhere))
 }
 
-/// Letters and digits of a name in lower case, and how many of them belong to its last part.
-fn normalised(name: &[u8]) -> (Cow<'_, [u8]>, usize) {
-    if name.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()) {
-        return (Cow::Borrowed(name), name.len());
-    }
-    let mut plain = Vec::with_capacity(name.len());
-    let (mut part, mut last) = (0, 0);
+/// Writes letters and digits of a name in lower case to `plain`; answers how many there are, and how many of
+/// them belong to the name's last part.
+fn normalise(name: &[u8], plain: &mut [u8]) -> (usize, usize) {
+    let (mut len, mut part, mut last) = (0, 0, 0);
     for &byte in name {
         if byte.is_ascii_alphanumeric() {
-            plain.push(byte.to_ascii_lowercase());
+            plain[len] = byte.to_ascii_lowercase();
+            len += 1;
+            last = len - part;
         } else if matches!(byte, b'[' | b'.' | b';' | b':' | b'/') {
-            part = plain.len();
-        }
-        if plain.len() > part {
-            last = plain.len() - part;
+            part = len;
         }
     }
-    (Cow::Owned(plain), last)
+    (len, last)
 }
 
 #[cfg(test)]

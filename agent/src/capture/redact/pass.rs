@@ -92,18 +92,26 @@ impl<'a, 't> Pass<'a, 't> {
     /// Free text: values by their form, addresses in it, and `name=value`.
     pub(super) fn text(&mut self, range: Range<usize>) {
         let mut from = range.start;
+        // A run of base64url that ends in no JWT has none that begins inside of it either.
+        let mut barren = range.start;
         let text = Text { src: self.src, to: range.end, cut: self.cut && range.end == self.src.len() };
         while let Some((lead, at)) = pattern::next(self.src, from..range.end) {
             from = match lead {
                 Lead::Address => self.address_in_text(at.start, range.clone()).max(at.end),
                 Lead::Name => self.named(at.clone(), range.clone()).unwrap_or(at.end),
+                Lead::Jwt if at.start < barren => at.end,
                 _ => match text.judge(lead, at.clone()) {
                     Some((secret, word)) => {
                         let end = secret.end;
                         self.mask(secret, "pattern", word);
                         end
                     }
-                    None => at.start + 1,
+                    None => {
+                        if lead == Lead::Jwt {
+                            barren = text.jwt_head(at.start);
+                        }
+                        at.start + 1
+                    }
                 },
             };
         }

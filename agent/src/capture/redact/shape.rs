@@ -18,7 +18,7 @@ pub(super) enum Shape<'a> {
 }
 
 /// How many bytes of a body are looked at to tell what it is.
-const LOOK: usize = 1024;
+const LOOK: usize = 512;
 
 /// The shape of a body with this `Content-Type`.
 pub(super) fn of<'a>(body: &'a [u8], media: &'a str) -> Shape<'a> {

@@ -12,7 +12,7 @@ pub(super) struct Place<'a> {
     pub(super) side: &'a str,
     /// `header`, `url`, `body`, …
     pub(super) part: &'a str,
-    /// The header's name, or empty.
+    /// The header's name in any case, or empty.
     pub(super) name: &'a str,
 }
 
@@ -20,8 +20,9 @@ impl Place<'_> {
     /// The place as written in the object. What stands in a URL is not said to: `request.query.token`.
     fn path(&self, kind: &str, word: &str) -> String {
         let part = if self.part == "url" && kind == "query" { "" } else { self.part };
+        let name = crate::capture::head::canonical(self.name);
         let mut path = String::with_capacity(40);
-        for piece in [self.side, part, self.name, kind, word].into_iter().filter(|piece| !piece.is_empty()) {
+        for piece in [self.side, part, &name, kind, word].into_iter().filter(|piece| !piece.is_empty()) {
             if !path.is_empty() {
                 path.push('.');
             }
