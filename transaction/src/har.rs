@@ -147,7 +147,7 @@ fn response(t: &Transaction) -> Value {
         if let Some(encoding) = encoding {
             content["encoding"] = encoding.into();
         }
-        if !seen.encoding.is_empty() {
+        if !seen.encoding.is_empty() && seen.truncated.is_empty() {
             content["compression"] = (size(r.body.0.len() as u64) - size(seen.body_bytes)).into();
         }
     }
