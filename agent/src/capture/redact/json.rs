@@ -1,9 +1,10 @@
 //! Secret members of JSON, found without parsing it as a whole: the text may be cut anywhere, hold several
 //! documents (newline-delimited JSON), or be no valid JSON at all. All other bytes stay exactly as they are.
 //!
-//! A string followed by a colon is a member's name; what follows the colon is its value, of any type. Where a
-//! value's end is missing, it is masked to the end of the text. Strings with escapes are looked at unescaped,
-//! so neither `"pass\u0077ord"` nor JSON inside of a JSON string hides anything.
+//! A string before a colon is a member's name; what follows the colon is its value, of any type. So colons are
+//! looked for, and the name read backwards from them: a stray quote somewhere cannot turn strings inside out.
+//! Where a value's end is missing, it is masked to the end of the text. Strings with escapes are looked at
+//! unescaped, so neither `"pass\u0077ord"` nor JSON inside of a JSON string hides anything.
 
 use std::{borrow::Cow, ops::Range};
 
@@ -13,40 +14,103 @@ use super::{
     pass::Pass,
 };
 
+/// No name of a member that is of interest is longer, escapes included.
+const LONGEST_NAME: usize = 512;
+
 /// Masks the secret members in all of the text.
 pub(super) fn walk(pass: &mut Pass<'_, '_>) {
     let src = pass.src;
-    let mut from = 0;
+    let mut names = Known::default();
     // `{"name": "DB_PASSWORD", "value": "…"}`: the name that the value beside it goes by.
     let mut said: Option<&'static str> = None;
-    // Strings stand close to each other: a plain loop finds the next one sooner than a call of memchr.
-    while let Some(open) = src[from..].iter().position(|&b| b == b'"').map(|at| from + at) {
+    let mut from = 0;
+    while let Some(at) = memchr::memchr2(b':', b'\\', &src[from.min(src.len())..]).map(|at| from + at) {
+        if src[at] == b':' {
+            from = match name_before(src, at) {
+                Some(name) if names.plain(name) => at + 1,
+                Some(raw) => match member(pass, raw, at, &mut said) {
+                    Some(end) => end,
+                    None => {
+                        names.add(raw);
+                        at + 1
+                    }
+                },
+                None => at + 1,
+            };
+            continue;
+        }
+        // The first escape of a string: its opening quote is the last one before.
+        let Some(open) = memchr::memrchr(b'"', &src[from..at]).map(|n| from + n) else {
+            from = at + 2;
+            continue;
+        };
         let Some(close) = string_end(src, open) else {
             from = unterminated(pass, open);
             continue;
         };
-        let raw = &src[open + 1..close];
-        let after = space(src, close + 1);
-        if src.get(after) == Some(&b':') {
-            let name = unescaped(raw);
-            let start = space(src, after + 1);
-            let word = names::secret(&name, Kind::Json).or_else(|| if is_value(&name) { said.take() } else { None });
-            if let Some(word) = word {
-                let end = value_end(src, start);
-                mask(pass, start..end, word);
-                from = end.max(after + 1);
-                continue;
+        let colon = space(src, close + 1);
+        let masked = match src.get(colon) {
+            Some(b':') => member(pass, &src[open + 1..close], colon, &mut said),
+            _ => None,
+        };
+        from = match masked {
+            Some(end) => end,
+            None => {
+                escaped(pass, open, close);
+                close + 1
             }
-            if is_name(&name) {
-                said = string_at(src, start).and_then(|value| names::secret(&unescaped(value), Kind::Json));
-            } else if src.get(start) == Some(&b'{') {
-                said = None;
-            }
-            escaped(pass, open, close);
-            from = after + 1;
-        } else {
-            escaped(pass, open, close);
-            from = close + 1;
+        };
+    }
+}
+
+/// The string before the colon at `at`, without its quotes; `None` when there is none, or one with escapes,
+/// which is found by them.
+fn name_before(src: &[u8], at: usize) -> Option<&[u8]> {
+    let mut end = at;
+    while let Some(b' ' | b'\t' | b'\r' | b'\n') = end.checked_sub(1).map(|n| src[n]) {
+        end -= 1;
+    }
+    let close = end.checked_sub(1).filter(|&n| src[n] == b'"')?;
+    let least = close.saturating_sub(LONGEST_NAME);
+    // Names are short: a plain loop is sooner there than a call of memrchr.
+    let open = least + src[least..close].iter().rposition(|&b| b == b'"')?;
+    Some(&src[open + 1..close])
+}
+
+/// A member: answers where its value ends when it was masked.
+fn member(pass: &mut Pass<'_, '_>, raw: &[u8], colon: usize, said: &mut Option<&'static str>) -> Option<usize> {
+    let src = pass.src;
+    let name = unescaped(raw);
+    let start = space(src, colon + 1);
+    let word = names::secret(&name, Kind::Json).or_else(|| if is_value(&name) { said.take() } else { None });
+    if let Some(word) = word {
+        let end = value_end(src, start);
+        mask(pass, start..end, word);
+        return Some(end.max(colon + 1));
+    }
+    if is_name(&name) {
+        *said = string_at(src, start).and_then(|value| names::secret(&unescaped(value), Kind::Json));
+    }
+    None
+}
+
+/// Names that were found harmless in this text: lists of objects repeat theirs.
+#[derive(Default)]
+struct Known<'a>([&'a [u8]; 32]);
+
+impl<'a> Known<'a> {
+    fn slot(name: &[u8]) -> usize {
+        let ends = name.first().map_or(0, |&b| usize::from(b)) + 5 * name.last().map_or(0, |&b| usize::from(b));
+        (ends + 11 * name.len()) % 32
+    }
+
+    fn plain(&self, name: &[u8]) -> bool {
+        !name.is_empty() && self.0[Self::slot(name)] == name
+    }
+
+    fn add(&mut self, name: &'a [u8]) {
+        if !is_name(name) && !is_value(name) {
+            self.0[Self::slot(name)] = name;
         }
     }
 }
