@@ -5,7 +5,7 @@
 //! times differ from machine to machine. A part of a name after `--` measures only those.
 #![allow(missing_docs, clippy::cast_precision_loss)]
 
-use std::{hint::black_box, time::Duration};
+use std::{fmt::Write as _, hint::black_box, time::Duration};
 
 use agent::{
     capture::{Capture, Context, Kept},
@@ -69,10 +69,11 @@ fn json(bytes: usize) -> Vec<u8> {
     let mut n = 0;
     while text.len() < bytes {
         n += 1;
-        text.push_str(&format!(
+        let _ = write!(
+            text,
             r#"{{"id":{n},"customer":"Customer {n}","status":"shipped","total":{}.50,"items":[{{"sku":"AB-{n}","count":2}}],"note":"left at the door"}},"#,
             n * 3
-        ));
+        );
     }
     text.truncate(bytes);
     text.into_bytes()
@@ -127,7 +128,7 @@ fn main() {
             Level::Full,
             exchange(
                 "application/octet-stream",
-                (0..400 * kib).map(|n| (n * 2_654_435_761usize >> 11) as u8).collect(),
+                (0..400 * kib).map(|n| ((n * 2_654_435_761usize) >> 11) as u8).collect(),
             ),
         ),
     ] {
@@ -145,7 +146,7 @@ fn main() {
                     black_box(sealed);
                 }
             }
-            best = best.min((cpu() - started).as_nanos() as f64 / f64::from(times));
+            best = best.min(cpu().checked_sub(started).unwrap().as_nanos() as f64 / f64::from(times));
         }
         let bytes = vec![b'x'; size];
         let mut sum = f64::MAX;
@@ -154,7 +155,7 @@ fn main() {
             for _ in 0..times {
                 black_box(transaction::Digest::of(black_box(&bytes)));
             }
-            sum = sum.min((cpu() - started).as_nanos() as f64 / f64::from(times));
+            sum = sum.min(cpu().checked_sub(started).unwrap().as_nanos() as f64 / f64::from(times));
         }
         println!("{name:<38} {best:>10.0} {size:>10} {sum:>10.0} {:>8.1}", best / sum);
     }

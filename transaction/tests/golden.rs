@@ -346,7 +346,9 @@ fn described(value: &Value, part: &Value, whole: &Value, path: &str) {
             }
         }
         Value::Array(items) => {
-            items.iter().for_each(|item| described(item, &part["items"], whole, &format!("{path}[]")));
+            for item in items {
+                described(item, &part["items"], whole, &format!("{path}[]"));
+            }
         }
         _ => {}
     }

@@ -71,7 +71,7 @@ pub(super) fn of(head: &Head, scheme: &str, server: SocketAddr, redactor: &Redac
     };
     let path = &after[..after.find(['?', '#']).unwrap_or(after.len())];
     let path = if path.is_empty() { "/".to_owned() } else { path.to_owned() };
-    Address { url, path, authority, target }
+    Address { url, authority, path, target }
 }
 
 /// The host of an authority: without port, and without the brackets of IPv6.

@@ -50,18 +50,17 @@ pub(super) fn redact(arguments: &mut [String], tally: &mut Tally) {
         }
         let option = argument.trim_start_matches('-');
         let dashes = argument.len() - option.len();
-        if dashes == 1 {
-            if let Some((option, _)) = CREDENTIAL_OPTIONS
+        if dashes == 1
+            && let Some((option, _)) = CREDENTIAL_OPTIONS
                 .iter()
                 .find(|(o, programs)| argument.starts_with(o) && programs.contains(&program.as_str()))
-            {
-                if argument.len() == option.len() {
-                    next = Some("option");
-                } else {
-                    *argument = mask(argument, option.len(), "option", tally);
-                }
-                continue;
+        {
+            if argument.len() == option.len() {
+                next = Some("option");
+            } else {
+                *argument = mask(argument, option.len(), "option", tally);
             }
+            continue;
         }
         let (name, equals) = match option.find('=') {
             Some(at) => (&option[..at], Some(dashes + at + 1)),

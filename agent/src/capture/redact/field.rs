@@ -61,7 +61,7 @@ pub(super) fn value(pass: &mut Pass<'_, '_>, name: &str) {
     } else if is(ADDRESSES) {
         pass.address(all);
     } else if is(&["host", ":authority"]) {
-        pass.authority();
+        pass.authority(all);
     } else if let Some(word) = names::secret(name.as_bytes(), Kind::Header) {
         credentials(pass, word);
     } else if pass.src.len() > 4 {

@@ -28,13 +28,14 @@ pub(super) fn walk(pass: &mut Pass<'_, '_>) {
         if src[at] == b':' {
             from = match name_before(src, at) {
                 Some(name) if names.plain(name) => at + 1,
-                Some(raw) => match member(pass, raw, at, &mut said) {
-                    Some(end) => end,
-                    None => {
+                Some(raw) => {
+                    if let Some(end) = member(pass, raw, at, &mut said) {
+                        end
+                    } else {
                         names.add(raw);
                         at + 1
                     }
-                },
+                }
                 None => at + 1,
             };
             continue;
@@ -53,12 +54,11 @@ pub(super) fn walk(pass: &mut Pass<'_, '_>) {
             Some(b':') => member(pass, &src[open + 1..close], colon, &mut said),
             _ => None,
         };
-        from = match masked {
-            Some(end) => end,
-            None => {
-                escaped(pass, open, close);
-                close + 1
-            }
+        from = if let Some(end) = masked {
+            end
+        } else {
+            escaped(pass, open, close);
+            close + 1
         };
     }
 }

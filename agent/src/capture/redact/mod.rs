@@ -82,7 +82,7 @@ impl Redactor {
     /// An authority: userinfo has no place there, but some send it.
     pub(crate) fn authority(&self, authority: &str, side: &str, tally: &mut Tally) -> String {
         let place = Place { side, part: "url", name: "" };
-        self.over(Cow::Borrowed(authority), place, tally, |pass| pass.authority())
+        self.over(Cow::Borrowed(authority), place, tally, |pass| pass.authority(0..pass.src.len()))
     }
 
     /// Any short text, such as a reason phrase.
@@ -148,11 +148,7 @@ fn walk(body: &[u8], media: &str, place: Place<'_>, tally: &mut Tally, cut: bool
             pass.edit.finish()
         }
         Shape::Wide(big) => wide(body, big, media, place, tally, cut, depth),
-        Shape::Text => {
-            pass.text(0..body.len());
-            pass.edit.finish()
-        }
-        Shape::Binary => {
+        Shape::Other => {
             pass.text(0..body.len());
             pass.edit.finish()
         }
@@ -170,10 +166,9 @@ fn wide(
     depth: u8,
 ) -> Option<Vec<u8>> {
     let marked = matches!(body, [0xfe, 0xff, ..] | [0xff, 0xfe, ..]);
-    let units = body[if marked { 2 } else { 0 }..].chunks_exact(2).map(|pair| match big {
-        true => u16::from_be_bytes([pair[0], pair[1]]),
-        false => u16::from_le_bytes([pair[0], pair[1]]),
-    });
+    let units = body[if marked { 2 } else { 0 }..]
+        .chunks_exact(2)
+        .map(|pair| if big { u16::from_be_bytes([pair[0], pair[1]]) } else { u16::from_le_bytes([pair[0], pair[1]]) });
     let text: String = char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect();
     if depth > 3 {
         return None;

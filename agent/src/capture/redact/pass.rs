@@ -100,19 +100,18 @@ impl<'a, 't> Pass<'a, 't> {
                 Lead::Address => self.address_in_text(at.start, range.clone()).max(at.end),
                 Lead::Name => self.named(at.clone(), range.clone()).unwrap_or(at.end),
                 Lead::Jwt if at.start < barren => at.end,
-                _ => match text.judge(lead, at.clone()) {
-                    Some((secret, word)) => {
+                _ => {
+                    if let Some((secret, word)) = text.judge(lead, at.clone()) {
                         let end = secret.end;
                         self.mask(secret, "pattern", word);
                         end
-                    }
-                    None => {
+                    } else {
                         if lead == Lead::Jwt {
                             barren = text.jwt_head(at.start);
                         }
                         at.start + 1
                     }
-                },
+                }
             };
         }
     }
@@ -155,8 +154,8 @@ impl<'a, 't> Pass<'a, 't> {
     }
 
     /// An authority alone: `user:password@host:port`.
-    pub(super) fn authority(&mut self) {
-        let host = self.userinfo(0..self.src.len());
+    pub(super) fn authority(&mut self, range: Range<usize>) {
+        let host = self.userinfo(range);
         self.text(self.edit.taken()..host);
     }
 
@@ -223,14 +222,11 @@ impl<'a, 't> Pass<'a, 't> {
         };
         let raw = &self.src[range.start..equals];
         let name = if is_encoded(raw) { percent_decoded(raw).into() } else { std::borrow::Cow::Borrowed(raw) };
-        match names::secret(&name, Kind::Query) {
-            Some(word) => {
-                self.mask(equals + 1..range.end, if self.place.part == "body" { "form" } else { "query" }, word)
-            }
-            None => {
-                self.part(range.start..equals);
-                self.part(equals + 1..range.end);
-            }
+        if let Some(word) = names::secret(&name, Kind::Query) {
+            self.mask(equals + 1..range.end, if self.place.part == "body" { "form" } else { "query" }, word);
+        } else {
+            self.part(range.start..equals);
+            self.part(equals + 1..range.end);
         }
     }
 
@@ -261,12 +257,13 @@ impl<'a, 't> Pass<'a, 't> {
         let word = names::secret(&src[start..end], Kind::Json)?;
         let text = Text { src, to: range.end, cut: self.cut };
         let before = start.checked_sub(1).map(|n| src[n]);
-        if matches!(before, Some(b'<' | b':')) && start > range.start {
-            if let Some(value) = self.element(end, range.end) {
-                let next = value.end;
-                self.mask(value, "text", word);
-                return Some(next);
-            }
+        if matches!(before, Some(b'<' | b':'))
+            && start > range.start
+            && let Some(value) = self.element(end, range.end)
+        {
+            let next = value.end;
+            self.mask(value, "text", word);
+            return Some(next);
         }
         let after = text.run(end, |b| b"\\\"'] \t".contains(&b));
         let sign = text.run(after, |b| b":=".contains(&b));

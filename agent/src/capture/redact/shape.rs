@@ -11,10 +11,8 @@ pub(super) enum Shape<'a> {
     Multipart(&'a [u8]),
     /// UTF-16 text; `true` when the high byte comes first.
     Wide(bool),
-    /// Any other text.
-    Text,
-    /// Not text: only values by their form are looked for.
-    Binary,
+    /// Anything else, be it text or not: bytes are looked at as they are.
+    Other,
 }
 
 /// How many bytes of a body are looked at to tell what it is.
@@ -32,13 +30,8 @@ pub(super) fn of<'a>(body: &'a [u8], media: &'a str) -> Shape<'a> {
     if is_json(body) || (is_named_json(essence) && is_text(body)) {
         return Shape::Json;
     }
-    if !is_text(body) {
-        return Shape::Binary;
-    }
-    if essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") || is_form(body) {
-        return Shape::Form;
-    }
-    Shape::Text
+    let form = essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") || is_form(body);
+    if form && is_text(body) { Shape::Form } else { Shape::Other }
 }
 
 fn essence(media: &str) -> &str {

@@ -47,6 +47,11 @@ fn percent(text: &str) -> String {
         .collect()
 }
 
+/// Every character as `\uXXXX`.
+fn json_escaped(text: &str) -> String {
+    text.chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect::<Vec<_>>().concat()
+}
+
 fn plain_request() -> Message {
     request("/", &[("Host", "example.com")], b"")
 }
@@ -192,7 +197,7 @@ fn formed(secret: &str, needle: &str) -> Vec<Planted> {
 fn bodies() -> Vec<(String, String, Vec<u8>, String)> {
     let mut list = Vec::new();
     let mut add = |place: &str, media: &str, body: Vec<u8>, needle: &str| {
-        list.push((place.to_owned(), media.to_owned(), body, needle.to_owned()))
+        list.push((place.to_owned(), media.to_owned(), body, needle.to_owned()));
     };
     let wide = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>();
     for key in [
@@ -240,7 +245,7 @@ fn bodies() -> Vec<(String, String, Vec<u8>, String)> {
         format!(r#"[{{"name":"DB_PASSWORD","value":"{PASSWORD}"}}]"#).into_bytes(),
         PASSWORD,
     );
-    let escaped: String = PASSWORD.chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect();
+    let escaped = json_escaped(PASSWORD);
     add("json, escaped", "application/json", format!(r#"{{"password":"{escaped}"}}"#).into_bytes(), PASSWORD);
     for key in ["password", "client_secret", "token", "code", "key", "p%61ssword", "user[pwd]"] {
         let form = format!("a=b&{key}={PASSWORD}&c=d");
@@ -278,7 +283,7 @@ fn bodies() -> Vec<(String, String, Vec<u8>, String)> {
             serde_json::json!({"a": {"b": [secret]}, "c": 1}).to_string().into_bytes(),
             needle,
         );
-        let escaped: String = secret.chars().map(|c| format!("\\u{:04X}", u32::from(c))).collect();
+        let escaped = json_escaped(secret);
         add("json value, escaped", "application/json", format!(r#"{{"a":"{escaped}"}}"#).into_bytes(), needle);
         add(
             "form value",
