@@ -64,19 +64,29 @@ newest() {
   sed -nE "/rc[0-9]/d; s/^linux-image-($begin.*-$flavour)\$/\1/p" "$root/names" 2>/dev/null | tail -n 1
 }
 
+# Puts a kernel into the cache: its image and the modules that the kernel itself would load on a whole system.
 fetch() {
-  local version=$1 folder=$cache/$1 package work
-  [ ! -s "$folder/vmlinuz" ] || return 0
-  # From 6.19 on linux-image only refers to linux-binary, which has the file, later below /usr/lib/modules.
-  package=$(grep -xF "linux-binary-$version" "$root/names" || echo "linux-image-$version")
+  local version=$1 work name package
+  [ ! -e "$cache/$version" ] || return 0
   work=$(mktemp -d "$cache/fetch.XXXXXX")
-  # Written whole or not at all: another run may look for it.
-  if (cd "$work" && apt apt-get -q download "$package" && dpkg-deb -x ./*.deb tree && mkdir -p "$folder" &&
-    find tree -name 'vmlinuz*' -type f -exec cp {} "$folder/vmlinuz.part" \; && mv "$folder/vmlinuz.part" "$folder/vmlinuz") >"$work/log" 2>&1; then
-    say "fetched $package"
+  mkdir "$work/new"
+  # From 6.19 on linux-image only refers to linux-binary, which has the image, and linux-modules.
+  for name in image binary modules; do
+    package=linux-$name-$version
+    grep -qxF "$package" "$root/names" || continue
+    (cd "$work" && apt apt-get -q download "$package" && dpkg-deb -x "$package"_*.deb tree) >>"$work/log" 2>&1 ||
+      say "cannot fetch $package: $(tail -n 1 "$work/log")"
+  done
+  find "$work/tree" -name 'vmlinuz*' -type f -exec cp {} "$work/new/vmlinuz" \; 2>>"$work/log" || true
+  find "$work/tree" \( -name 'inet_diag.ko*' -o -name 'tcp_diag.ko*' \) -exec cp {} "$work/new" \; 2>>"$work/log" || true
+  for name in "$work"/new/*.ko.xz; do
+    [ ! -e "$name" ] || xz -d "$name"
+  done
+  # Whole or not at all: another run may look for it.
+  if [ -s "$work/new/vmlinuz" ] && mv "$work/new" "$cache/$version"; then
+    say "fetched linux $version"
   else
-    say "cannot fetch $package: $(tail -n 1 "$work/log")"
-    rmdir "$folder" 2>/dev/null || true
+    say "linux $version has no image"
   fi
   rm -rf "$work"
 }

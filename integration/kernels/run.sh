@@ -5,9 +5,9 @@
 #
 # Prints one line a kernel, and the log of each that failed; the last line is `N passed, N failed`, and the exit
 # status is 0 only if all passed. What is checked inside stands in guest/init. Needs qemu-system-x86, seabios,
-# busybox-static, cpio, curl and nginx (Debian's names); root is only needed to install them.
+# busybox-static, cpio, xz-utils, curl and nginx (Debian's names); root is only needed to install them.
 #
-# KERNEL_TIMEOUT: seconds for one kernel, 180 by default. KERNEL_LOGS: a folder that keeps every console.
+# KERNEL_TIMEOUT: seconds for one kernel, 300 by default. KERNEL_LOGS: a folder that keeps every console.
 # KERNEL_ACCEL=kvm: the machine's own virtualisation instead of emulation.
 set -euo pipefail
 
@@ -17,7 +17,7 @@ binary=$(realpath -e "$1")
 shift
 
 need=()
-for pair in qemu-system-x86_64:qemu-system-x86 busybox:busybox-static cpio:cpio curl:curl nginx:nginx; do
+for pair in qemu-system-x86_64:qemu-system-x86 busybox:busybox-static cpio:cpio xz:xz-utils curl:curl nginx:nginx; do
   PATH=$PATH:/usr/sbin command -v "${pair%%:*}" >/dev/null || need+=("${pair##*:}")
 done
 [ -e /usr/share/seabios/bios-256k.bin ] || need+=(seabios)
@@ -41,6 +41,14 @@ mkdir -p "$logs"
 accel=(-accel "tcg,thread=multi" -cpu max)
 [ "${KERNEL_ACCEL:-tcg}" != kvm ] || accel=(-accel kvm -cpu host)
 
+# The modules of one kernel, as an archive with the folder `modules`.
+modules() {
+  rm -rf "$work/tree"
+  mkdir -p "$work/tree/modules"
+  cp "$1"/*.ko "$work/tree/modules" 2>/dev/null || true # built in
+  (cd "$work/tree" && find modules | cpio -o -H newc --quiet)
+}
+
 passed=0 failed=0
 # A version that cannot be had is a failure, not a kernel less.
 wanted=$#
@@ -48,9 +56,11 @@ wanted=$#
 "$here/fetch.sh" "$@" >"$work/kernels" || true
 while read -r name image; do
   log=$logs/$name.log
+  # Archives behind one another are unpacked one after the other.
+  modules "$(dirname "$image")" | cat "$work/initrd" - >"$work/initrd.all"
   started=$(date +%s%N)
-  timeout "${KERNEL_TIMEOUT:-180}" qemu-system-x86_64 "${accel[@]}" -smp 2 -m 1G -nographic -no-reboot -nic none \
-    -kernel "$image" -initrd "$work/initrd" -append "console=ttyS0 quiet panic=-1 mitigations=off" \
+  timeout "${KERNEL_TIMEOUT:-300}" qemu-system-x86_64 "${accel[@]}" -smp 2 -m 1G -nographic -no-reboot -nic none \
+    -kernel "$image" -initrd "$work/initrd.all" -append "console=ttyS0 quiet panic=-1 mitigations=off" \
     </dev/null >"$log.raw" 2>&1 && status=0 || status=$?
   # Without carriage returns and without what the firmware draws with.
   tr -d '\r' <"$log.raw" | sed 's/\x1b[c[]*[?0-9;]*[a-zA-Z]//g' >"$log"
@@ -63,7 +73,7 @@ while read -r name image; do
     echo "kernel ${name%-cloud-*}: $verdict, $took s"
   else
     failed=$((failed + 1))
-    [ "$status" != 124 ] || verdict="not done after ${KERNEL_TIMEOUT:-180} s"
+    [ "$status" != 124 ] || verdict="not done after ${KERNEL_TIMEOUT:-300} s"
     echo "kernel ${name%-cloud-*}: ${verdict:-no verdict}, $took s; its console:"
     tail -n 200 "$log" | sed 's/^/  | /'
   fi
