@@ -2,7 +2,7 @@
 
 use transaction::object::{Seen, Timing};
 
-use crate::http::{Exchange, Framing, GapCause, Message};
+use crate::http::{Exchange, Framing, GapCause, Message, Note};
 
 /// `completeness` of a message that was never seen.
 pub(super) fn unseen() -> Seen {
@@ -33,11 +33,13 @@ pub(super) fn error_type(exchange: &Exchange) -> Option<&'static str> {
     Some(if lost { "gap" } else { "connection_closed" })
 }
 
-/// Both messages were seen from first to last byte and kept as far as the level says.
+/// Both messages were seen from first to last byte and kept as far as the level says. Where two copies of the
+/// same bytes differed, nobody knows which one TCP took; where a head was too long, fields are missing.
 pub(super) fn complete(exchange: &Exchange, request: &Seen, response: &Seen) -> bool {
     let whole = |message: &Option<Message>| message.as_ref().is_some_and(|m| m.ended && m.gaps.is_empty());
     let kept = |seen: &Seen| seen.truncated.iter().all(|why| why == "level");
-    whole(&exchange.request) && whole(&exchange.response) && kept(request) && kept(response)
+    let certain = !exchange.notes.iter().any(|n| matches!(n, Note::RetransmissionDiffers | Note::HeadTooLong));
+    certain && whole(&exchange.request) && whole(&exchange.response) && kept(request) && kept(response)
 }
 
 /// The parts of the exchange's time. The clock is the kernel's; a part that would be negative (a response
@@ -52,5 +54,24 @@ pub(super) fn timing(exchange: &Exchange) -> Timing {
         ttfb_ns: request.zip(response).map(|(q, r)| r.first_ns.saturating_sub(q.first_ns)),
         response_ns: response.filter(|m| m.ended).map(span),
         total_ns: last.saturating_sub(first),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_uncertain_is_not_complete() {
+        let whole = || Some(Message { ended: true, ..Message::default() });
+        let mut exchange = Exchange { request: whole(), response: whole(), ..Exchange::default() };
+        let seen = Seen::default();
+        assert!(complete(&exchange, &seen, &seen));
+        for note in [Note::RetransmissionDiffers, Note::HeadTooLong] {
+            exchange.notes = vec![note];
+            assert!(!complete(&exchange, &seen, &seen), "{note:?}");
+        }
+        exchange.notes = vec![Note::BareLineFeed];
+        assert!(complete(&exchange, &seen, &seen));
     }
 }
