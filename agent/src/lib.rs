@@ -10,4 +10,3 @@ pub mod http;
 pub mod pipeline;
 pub mod probe;
 pub mod process;
-pub mod status;

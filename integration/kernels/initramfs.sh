@@ -31,6 +31,7 @@ add "$binary" usr/bin/tapstack
 strip "$root/usr/bin/tapstack" 2>/dev/null || true # smaller; a stand-in may be a script
 
 cp "$here/guest/init" "$root/init"
+cp "$here/guest/record" "$root/record"
 cp "$here/guest/nginx.conf" "$root/etc/nginx/nginx.conf"
 chmod +x "$root/init"
 echo 'root:x:0:0:root:/root:/bin/sh' >"$root/etc/passwd"

@@ -8,7 +8,7 @@
 # busybox-static, cpio, xz-utils, curl and nginx (Debian's names); root is only needed to install them.
 #
 # KERNEL_TIMEOUT: seconds for one kernel, 300 by default. KERNEL_LOGS: a folder that keeps every console.
-# KERNEL_ACCEL=kvm: the machine's own virtualisation instead of emulation.
+# KERNEL_APPEND: more words for the kernel's command line (record.sh). KERNEL_ACCEL=kvm: the machine's own virtualisation instead of emulation.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -60,7 +60,7 @@ while read -r name image; do
   modules "$(dirname "$image")" | cat "$work/initrd" - >"$work/initrd.all"
   started=$(date +%s%N)
   timeout "${KERNEL_TIMEOUT:-300}" qemu-system-x86_64 "${accel[@]}" -smp 2 -m 1G -nographic -no-reboot -nic none \
-    -kernel "$image" -initrd "$work/initrd.all" -append "console=ttyS0 quiet panic=-1 mitigations=off" \
+    -kernel "$image" -initrd "$work/initrd.all" -append "console=ttyS0 quiet panic=-1 mitigations=off ${KERNEL_APPEND:-}" \
     </dev/null >"$log.raw" 2>&1 && status=0 || status=$?
   # Without carriage returns and without what the firmware draws with.
   tr -d '\r' <"$log.raw" | sed 's/\x1b[c[]*[?0-9;]*[a-zA-Z]//g' >"$log"

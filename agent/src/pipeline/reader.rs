@@ -87,32 +87,32 @@ impl Reader {
                 self.shared.deadline.get_or_init(|| Instant::now() + super::STOP_PATIENCE);
             }
             let Reader { kernel, workers, shared, recorder, stopping } = &mut self;
-            let control = kernel.drain_control(|bytes| {
+            // A recording holds the records in the order in which they are handed on.
+            let mut hand_on = |record: &Record<'_>, bytes: &[u8]| {
                 if let Some(r) = recorder {
                     r.keep(bytes, shared);
                 }
-                match Record::parse(bytes) {
-                    Some(Record::Exec(exec)) => shared.processes.exec(&(&*exec).into()),
-                    Some(Record::Connection(c)) if matches!(c.header.kind, kind::CLOSE | kind::END) => {
-                        ends.push(bytes.to_vec());
-                    }
-                    Some(record) => workers.push(&record, bytes),
-                    None => Counters::add(&shared.counters.unreadable_records, 1),
+                match record {
+                    Record::Exec(exec) => shared.processes.exec(&(&**exec).into()),
+                    record => workers.push(record, bytes),
                 }
+            };
+            let unreadable = &shared.counters.unreadable_records;
+            let control = kernel.drain_control(|bytes| match Record::parse(bytes) {
+                Some(Record::Connection(c)) if matches!(c.header.kind, kind::CLOSE | kind::END) => {
+                    ends.push(bytes.to_vec());
+                }
+                Some(record) => hand_on(&record, bytes),
+                None => Counters::add(unreadable, 1),
             });
-            let data = kernel.drain_data(TURN, |bytes| {
-                if let Some(r) = recorder {
-                    r.keep(bytes, shared);
-                }
-                match Record::parse(bytes) {
-                    Some(record) => workers.push(&record, bytes),
-                    None => Counters::add(&shared.counters.unreadable_records, 1),
-                }
+            let data = kernel.drain_data(TURN, |bytes| match Record::parse(bytes) {
+                Some(record) => hand_on(&record, bytes),
+                None => Counters::add(unreadable, 1),
             });
             if data < TURN {
                 for bytes in ends.drain(..) {
                     if let Some(record) = Record::parse(&bytes) {
-                        workers.push(&record, &bytes);
+                        hand_on(&record, &bytes);
                     }
                 }
             }

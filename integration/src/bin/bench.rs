@@ -100,6 +100,16 @@ fn programs(pid: u32) -> Result<(u64, u64)> {
     Ok(sums)
 }
 
+/// A counter of the status listener at `port`.
+fn metric(port: u16, name: &str) -> Result<u64> {
+    let mut s = std::net::TcpStream::connect(("127.0.0.1", port))?;
+    std::io::Write::write_all(&mut s, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    s.read_to_string(&mut text)?;
+    let value = text.lines().find_map(|l| l.strip_prefix(name)?.trim().parse().ok());
+    value.with_context(|| format!("/metrics has no {name}"))
+}
+
 struct Load {
     requests: u64,
     per_second: f64,
@@ -185,7 +195,7 @@ impl Bench {
         Ok(Bench { dir, binary, port, nginx, worker })
     }
 
-    fn capture(&self, name: &str) -> Result<(Running, Duration)> {
+    fn capture(&self, name: &str) -> Result<(Running, u16, Duration)> {
         let data: &Path = &self.dir.path().join(name);
         let (listen, status) = (free_port()?, free_port()?);
         let start = Instant::now();
@@ -206,13 +216,13 @@ impl Bench {
                 && s.read_exact(&mut answer).is_ok()
                 && answer.ends_with(b"200")
         })?;
-        Ok((running, start.elapsed()))
+        Ok((running, status, start.elapsed()))
     }
 
     fn workload(&self, path: &str, seconds: u64, rounds: usize) -> Result<()> {
         let url = format!("http://127.0.0.1:{}/{path}", self.port);
         let (mut ratio, mut added, mut agent, mut inside, mut runs) = (vec![], vec![], vec![], vec![], vec![]);
-        let mut memories = vec![];
+        let (mut memories, mut kept) = (vec![], vec![]);
         wrk(1, &url)?;
         for round in 0..rounds {
             let side = |on: bool| -> Result<(Load, f64)> {
@@ -223,8 +233,8 @@ impl Bench {
                 Ok((load, used))
             };
             let (off1, cpu1) = side(false)?;
-            let (capture, _) = self.capture(&format!("{path}-{round}"))?;
-            let pid = capture.0.id();
+            let capture = self.capture(&format!("{path}-{round}"))?;
+            let pid = capture.0.0.id();
             let start = memory(pid)?;
             let (p0, c0) = (programs(pid)?, cpu_ns(pid)?);
             let (on, cpu_on) = side(true)?;
@@ -233,6 +243,12 @@ impl Bench {
             sleep(Duration::from_millis(500));
             let c1 = cpu_ns(pid)?;
             memories.push((start, memory(pid)?));
+            let found = metric(capture.1, "tapstack_exchanges_total")? as f64 / on.requests as f64;
+            let overrun = metric(capture.1, "tapstack_kernel_ring_full_records_total")?;
+            kept.push(found);
+            if overrun > 0 {
+                println!("  ring overrun       {overrun} records lost in round {round}: the other figures flatter");
+            }
             drop(capture);
             let (off2, cpu2) = side(false)?;
             ratio.push(on.per_second / f64::midpoint(off1.per_second, off2.per_second));
@@ -244,6 +260,7 @@ impl Bench {
         println!("http {path}, both ends on loopback, {rounds} rounds of {seconds} s, median [min..max]");
         println!("  in programs        {} ns a request ({:.2} runs)", spread(&inside), median(runs));
         println!("  agent              {} us CPU a request (two transactions, level full)", spread(&agent));
+        println!("  exchanges found    {} of the requests", spread(&kept));
         println!("  nginx, added       {} us CPU a request", spread(&added));
         println!("  nginx, throughput  {} of without", spread(&ratio));
         for ((r0, p0), (r1, p1)) in memories.iter().take(1) {
@@ -263,7 +280,7 @@ fn main() -> Result<()> {
     let before = fs::read_to_string(stats)?;
     let mut bench = Bench::new()?;
     let off = read_cost()?;
-    let (capture, took) = bench.capture("read")?;
+    let (capture, _, took) = bench.capture("read")?;
     let on = read_cost()?;
     drop(capture);
     println!("read() of /dev/zero  {off:.0} ns without, {on:.0} ns with ({:.3})", on / off);
