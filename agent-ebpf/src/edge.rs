@@ -124,6 +124,13 @@ unsafe fn look(skb: *mut __sk_buff, s: &mut Socket, g: &Segment, direction: u8) 
         let have = at as u32 + n;
         s.head_len = have;
         s.head_direction = direction;
+        if fresh && at == 0 && g.seq != s.base[direction as usize & 1] {
+            // Not the first bytes: those met the listener, or this segment has overtaken them. User space
+            // has the whole stream and judges.
+            s.head_len = 0;
+            s.protocol = protocol::HTTP1;
+            return true;
+        }
         let v = judge(&s.head, have);
         if v == protocol::OTHER {
             s.head_len = 0;
