@@ -11,7 +11,7 @@ use aya_ebpf::{
 
 use crate::{
     copy::{announce, send},
-    kernel::{NET_INUM, SOCK_NET, count, member, tcp_sock},
+    kernel::{NET_INUM, SOCK_NET, count, locked_by_user, member, tcp_sock},
     packet::{Segment, segment},
     shape::{LOOK, judge},
     socket::{Socket, adopt, learn, settings, stopped, storage},
@@ -278,6 +278,17 @@ unsafe fn edge(skb: *mut __sk_buff, direction: u8) {
             let t = bpf_tcp_sock(sk);
             if !t.is_null() {
                 r.confirmed = (*t).rcv_nxt;
+            }
+            if direction == direction::IN {
+                let end = g.seq.wrapping_add(g.len);
+                if s.segments[1] == 1 || (end.wrapping_sub(s.received) as i32) > 0 {
+                    s.received = end;
+                } else {
+                    let tcp = tcp_sock(sk);
+                    if tcp != 0 && !locked_by_user(tcp) {
+                        r.header.flags |= flag::SETTLED;
+                    }
+                }
             }
         }
         let lost = send(skb, &r, g.at, todo);

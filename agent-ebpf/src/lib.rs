@@ -66,6 +66,9 @@ pub mod flag {
     pub const OWN: u8 = 32;
     /// Reached ESTABLISHED from SYN_RECV: the socket was accepted, not connected.
     pub const ACCEPTED: u8 = 64;
+    /// Received again, and nothing waits in the socket's backlog: [`super::Data::confirmed`] is what TCP has
+    /// made of all earlier copies.
+    pub const SETTLED: u8 = 128;
 }
 
 /// The beginning of every record.

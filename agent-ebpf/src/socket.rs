@@ -31,6 +31,8 @@ pub struct Socket {
     pub lost: [u32; 2],
     /// Bytes since the other direction last had some.
     pub run: [u32; 2],
+    /// End of the highest segment received so far.
+    pub received: u32,
     /// Handshake bytes copied.
     pub handshake: [u32; 2],
     /// First bytes of the direction that spoke first, until they are judged.

@@ -56,6 +56,25 @@ fn in_order_segments_need_no_memory() {
 }
 
 #[test]
+fn a_copy_that_tcp_has_refused_is_forgotten_without_a_doubt() {
+    let (mut stream, mut got) = stream(0);
+    stream.unconfirmed(0, b"gOOd", 1, &mut got);
+    stream.unconfirmed(4, b"next", 2, &mut got);
+    // It comes again, the socket still waits for it, and nothing is in its backlog.
+    stream.confirm(0, &mut got);
+    stream.settled();
+    stream.unconfirmed(0, b"good", 3, &mut got);
+    stream.confirm(8, &mut got);
+    assert_eq!(got.bytes, b"goodnext");
+    assert_eq!((got.notes.len(), got.gaps.len()), (0, 0));
+    // Ahead of what the socket waits for, nobody knows which copy it has kept.
+    stream.unconfirmed(12, b"LATE", 4, &mut got);
+    stream.settled();
+    stream.unconfirmed(12, b"late", 5, &mut got);
+    assert_eq!(got.notes, [Note::RetransmissionDiffers]);
+}
+
+#[test]
 fn early_segments_wait_for_the_missing_one() {
     let (mut stream, mut got) = stream(0);
     stream.segment(4, b"ef", 1, &mut got);

@@ -88,7 +88,16 @@ impl Archive {
     /// # Errors
     /// [`Refused`]: the entry is lost, and counted.
     pub fn append(&self, entry: Entry) -> Result<(), Refused> {
-        let result = self.queue.push(entry);
+        self.append_within(entry, Duration::ZERO)
+    }
+
+    /// As [`Archive::append`], but while the queue is full it waits for the writer, at most for `patience`; once in
+    /// vain, not again before the writer has got on.
+    ///
+    /// # Errors
+    /// [`Refused`]: the entry is lost, and counted.
+    pub fn append_within(&self, entry: Entry, patience: Duration) -> Result<(), Refused> {
+        let result = self.queue.push(entry, patience);
         let counter = if result.is_ok() { &self.counters.appended } else { &self.counters.refused };
         counter.fetch_add(1, Relaxed);
         result

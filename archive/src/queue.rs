@@ -39,6 +39,8 @@ struct State {
     closed: bool,
     /// Somebody waits for everything to be written.
     flush: bool,
+    /// Somebody has waited for room in vain; true until something is written.
+    stuck: bool,
 }
 
 /// What the writer finds.
@@ -62,14 +64,24 @@ impl Queue {
 
     /// Takes an entry, or refuses it when the queue would hold more than its limit. An entry larger than the
     /// limit is taken when nothing else waits: otherwise it could never be stored.
-    pub(crate) fn push(&self, entry: Entry) -> Result<(), Refused> {
+    /// While it is full, `patience` long is waited for the writer; not again before the writer has got on.
+    pub(crate) fn push(&self, entry: Entry, patience: Duration) -> Result<(), Refused> {
         let size = reckon(&entry);
+        let begun = Instant::now();
         let mut state = self.state();
-        if state.closed {
-            return Err(Refused::Closed);
-        }
-        if state.bytes > 0 && state.bytes.saturating_add(size) > self.limit {
-            return Err(Refused::Full);
+        loop {
+            if state.closed {
+                return Err(Refused::Closed);
+            }
+            if state.bytes == 0 || state.bytes.saturating_add(size) <= self.limit {
+                break;
+            }
+            let left = if state.stuck { None } else { patience.checked_sub(begun.elapsed()) };
+            let Some(left) = left.filter(|left| !left.is_zero()) else {
+                state.stuck |= !patience.is_zero();
+                return Err(Refused::Full);
+            };
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         let before = state.waiting;
         state.bytes += size;
@@ -128,6 +140,7 @@ impl Queue {
         let size: usize = batch.iter().map(reckon).sum();
         let mut state = self.state();
         state.bytes = state.bytes.saturating_sub(size);
+        state.stuck = false;
         drop(state);
         self.changed.notify_all();
     }

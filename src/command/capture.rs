@@ -67,12 +67,16 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     n.checked_mul(seconds).map(Duration::from_secs).ok_or_else(wrong)
 }
 
-/// Puts what was captured into the archive. What it refuses, it counts.
+/// Puts what was captured into the archive. When that is busy the worker waits: the ring behind it holds what
+/// comes, and what is lost there is a counted gap. What the archive refuses after that, it counts.
 struct Kept(Arc<Archive>);
+
+/// How long a worker waits for a busy archive.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Sink for Kept {
     fn transaction(&self, sealed: Sealed) {
-        let _ = self.0.append(Entry::Transaction(sealed));
+        let _ = self.0.append_within(Entry::Transaction(sealed), PATIENCE);
     }
 
     fn connection(&self, event: ConnectionEvent) {

@@ -135,6 +135,14 @@ impl Stream {
         }
     }
 
+    /// Before a segment that comes again: TCP has made up its mind about all earlier copies, so one that begins
+    /// where the socket still waits (after [`Stream::confirm`]) was refused, and is forgotten.
+    pub fn settled(&mut self) {
+        if self.held.first().is_some_and(|(offset, piece)| offset == self.next && !piece.trusted) {
+            self.held.take_first();
+        }
+    }
+
     /// A received segment, which TCP has not accepted yet.
     pub fn unconfirmed(&mut self, seq: u32, bytes: &[u8], ns: u64, sink: &mut impl Sink) {
         let Some(start) = self.place(seq, bytes.len()) else { return };

@@ -131,6 +131,9 @@ impl Tracked {
                 if r.header.flags & flag::LISTENER == 0 {
                     s.confirm(r.confirmed, feed);
                 }
+                if r.header.flags & flag::SETTLED != 0 {
+                    s.settled();
+                }
                 s.unconfirmed(r.seq, bytes, time, feed);
                 if r.header.flags & flag::CAPPED != 0 {
                     s.capped(r.seq.wrapping_add(bytes.len() as u32));

@@ -1,6 +1,10 @@
 //! Retention, and every bound: file, log, queue.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use archive::{Archive, Entry, Filter, Options, Reader, Refused};
 use rusqlite::Connection;
@@ -126,6 +130,30 @@ fn a_full_queue_refuses_and_counts_and_loses_nothing_that_it_took() {
     for s in taken {
         assert_eq!(reader.object(&s.record.digest).expect("a search"), Some(s.bytes));
     }
+}
+
+#[test]
+fn who_may_wait_loses_nothing_while_the_writer_gets_on_and_waits_in_vain_only_once() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let queue_bytes = 64 << 10;
+    let archive = Archive::open(dir.path(), Options { queue_bytes, ..Options::default() }).expect("the archive opens");
+    for n in 0..1000 {
+        archive.append_within(Entry::Transaction(sealed(n, 600)), SOON).expect("room comes");
+    }
+    assert!(archive.flush(SOON));
+    assert_eq!((archive.stats().committed, archive.stats().refused), (1000, 0));
+    // The write lock, held by somebody else.
+    let other = Connection::open(archive.file()).expect("a second connection");
+    other.execute_batch("BEGIN IMMEDIATE").expect("the lock");
+    let patience = Duration::from_millis(200);
+    let begun = Instant::now();
+    let mut refused = 0;
+    for n in 1000..3000 {
+        refused += u32::from(archive.append_within(Entry::Transaction(sealed(n, 600)), patience).is_err());
+    }
+    assert!(refused > 1000);
+    assert!(begun.elapsed() >= patience && begun.elapsed() < SOON, "waited for each: {:?}", begun.elapsed());
+    other.execute_batch("ROLLBACK").expect("the lock is given back");
 }
 
 #[test]
