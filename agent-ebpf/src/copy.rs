@@ -42,7 +42,6 @@ struct Job {
 unsafe fn piece<const N: usize>(job: &Job, offset: u32, want: u32) -> bool {
     let Some(mut e) = DATA.reserve::<Record<N>>(0) else {
         count(counter::RING_FULL, 1);
-        count(counter::RING_FULL_BYTES, want as u64);
         return false;
     };
     unsafe {
@@ -89,6 +88,8 @@ extern "C" fn step(i: u32, job: *mut Job) -> i64 {
     if done {
         0
     } else {
+        // This piece and all behind it.
+        count(counter::RING_FULL_BYTES, left as u64);
         job.lost = left;
         1
     }

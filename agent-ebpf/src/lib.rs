@@ -211,7 +211,7 @@ pub mod counter {
     pub const RECORDS: u32 = 0;
     /// Data records lost because the ring was full.
     pub const RING_FULL: u32 = 1;
-    /// Their bytes.
+    /// Bytes lost with them: the rest of a segment goes with its first lost record.
     pub const RING_FULL_BYTES: u32 = 2;
     /// Control records lost because the ring was full.
     pub const CONTROL_FULL: u32 = 3;

@@ -4,7 +4,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering::Relaxed},
     thread::{Builder, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use transaction::{ConnectionEvent, Sealed};
@@ -13,6 +13,9 @@ use crate::{
     Error, Refused, Stats, checkpoint::Checkpointer, folder, folder::Lock, queue::Queue, schema, stats::Counters,
     writer::Writer,
 };
+
+/// Longest wait for the last checkpoint when the archive is closed.
+const LAST_CHECKPOINT: Duration = Duration::from_millis(300);
 
 /// How much is kept, and how much may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +125,8 @@ impl Archive {
         &self.file
     }
 
-    /// Writes what waits, moves the write-ahead log into the file, and ends the threads.
+    /// Writes what waits, moves the write-ahead log into the file unless the disk is too slow for that, and
+    /// ends the threads.
     ///
     /// # Errors
     /// [`Error::Unwritten`] when entries could not be written; the text says how many and why.
@@ -138,13 +142,25 @@ impl Archive {
     }
 
     fn end(&mut self) {
+        self.checkpointer.hurry();
         self.queue.close();
         // The writer ends first, so that the last checkpoint has everything.
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                self.counters.failed("a thread of the archive has panicked".to_owned());
+        let mut threads = self.threads.drain(..);
+        if threads.next().is_some_and(|writer| writer.join().is_err()) {
+            self.counters.failed("the archive's writer has panicked".to_owned());
+        }
+        self.checkpointer.close();
+        for thread in threads {
+            let begun = Instant::now();
+            while !thread.is_finished() && begun.elapsed() < LAST_CHECKPOINT {
+                std::thread::sleep(Duration::from_millis(2));
             }
-            self.checkpointer.close();
+            if !thread.is_finished() {
+                // What is committed survives the end of this process; the next one moves the log.
+                tracing::info!("The disk is slow: the archive is closed with its log not yet moved into the file.");
+            } else if thread.join().is_err() {
+                self.counters.failed("the archive's checkpoint thread has panicked".to_owned());
+            }
         }
     }
 }

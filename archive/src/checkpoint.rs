@@ -36,6 +36,8 @@ struct State {
     since: Option<Instant>,
     /// Length of the log in bytes.
     log: u64,
+    /// The archive is being closed: the writer waits for no checkpoint any more.
+    hurried: bool,
     closed: bool,
 }
 
@@ -118,8 +120,8 @@ impl Checkpointer {
     /// The writer's question before each commit: may the log grow? When it has become long, what is left of it
     /// is moved first; when it has become too long, the thread's own checkpoint is waited for.
     pub(crate) fn make_room(&self) -> rusqlite::Result<bool> {
-        let log = self.state().log;
-        if log < 2 * self.target {
+        let State { log, hurried, .. } = *self.state();
+        if log < 2 * self.target || hurried {
             return Ok(true);
         }
         let connection = match self.connection.try_lock() {
@@ -139,6 +141,11 @@ impl Checkpointer {
         let mut state = self.state();
         state.log = 0;
         state.since = None;
+    }
+
+    /// The archive is being closed; what the queue still holds is bounded, and so is the log.
+    pub(crate) fn hurry(&self) {
+        self.state().hurried = true;
     }
 
     /// Ends the thread after a last checkpoint.

@@ -15,6 +15,7 @@ use agent_ebpf::kind;
 use super::{Counters, Shared, worker::Pool};
 use crate::probe::{
     Kernel, Record,
+    kernel::give_back_memory,
     recording::{RecordedProcess, Recorder, TAG_PROCESS, TAG_RECORD},
 };
 
@@ -23,6 +24,9 @@ const TURN: usize = 16384;
 /// How long the reader sleeps when the rings were empty: at most 10 ms, at 1 GB/s a third of the data ring.
 const NAPS: [(u32, Duration); 3] =
     [(50, Duration::from_millis(2)), (500, Duration::from_millis(5)), (u32::MAX, Duration::from_millis(10))];
+
+/// Rounds without a record (about 300 ms) after which memory of the last burst is given back.
+const QUIET: u32 = 100;
 
 pub(super) struct Reader {
     kernel: Kernel,
@@ -132,6 +136,9 @@ impl Reader {
                 idle = 0;
             } else {
                 idle = idle.saturating_add(1);
+                if idle == QUIET {
+                    give_back_memory();
+                }
             }
             if last && (data < TURN || self.shared.late()) {
                 break;

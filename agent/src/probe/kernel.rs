@@ -313,8 +313,9 @@ pub fn privileges() -> Result<(), Error> {
     if missing.is_empty() { Ok(()) } else { Err(Error::Privileges { missing: missing.join(", ") }) }
 }
 
-/// The kernel's types take some 40 MB while they are read; the allocator would keep them for good.
-fn give_back_memory() {
+/// Gives free memory back to the system: the kernel's types take some 40 MB while they are read, a burst of large
+/// bodies more, and the allocator would keep it for good.
+pub fn give_back_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes and gives no pointer.
     unsafe {
