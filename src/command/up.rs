@@ -1,6 +1,6 @@
 //! `tapstack up`: agent, archive and gateway in one process. No server, no configuration.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use gateway::Ready;
@@ -37,7 +37,8 @@ impl Up {
         let (address, status_address) = (listener.local_addr()?, status.local_addr()?);
         let running = Running::start(&self.options, None)?;
         let settings = gateway::Settings::new(address, running.folder.clone());
-        let ready = Ready::new("starting", running.metrics());
+        let (capture, pages) = (running.metrics(), Arc::clone(&settings.counters));
+        let ready = Ready::new("starting", Arc::new(move || capture() + &pages.render()));
         let bucket = settings.bucket.clone();
         super::data_dir::leave_access_url(&running.folder, &format!("http://{address}/{bucket}/{{{{DIGEST}}}}"))
             .with_context(|| format!("cannot write to {}", running.folder.display()))?;

@@ -38,6 +38,8 @@ counters! {
     exchanges,
     /// Transactions handed to the archive: one for each local end of an exchange.
     transactions,
+    /// Connections with the agent itself, not captured.
+    own_connections,
     /// Exchanges of the product's own processes, not kept.
     own_exchanges,
     /// Connections seen.

@@ -199,9 +199,9 @@ impl Tracked {
         }
     }
 
-    /// No more bytes are wanted; what is there is let go.
-    pub(super) fn abandon(&mut self) {
+    /// No more bytes are wanted; what is there is let go. True the first time.
+    pub(super) fn abandon(&mut self) -> bool {
         self.http = None;
-        self.done = true;
+        !std::mem::replace(&mut self.done, true)
     }
 }

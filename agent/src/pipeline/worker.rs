@@ -246,6 +246,7 @@ impl Worker {
             end.pid = r.owner;
         }
         t.connection.take_flags(side, r.header.flags);
+        Self::let_go_own(&shared.counters, self.stops.as_ref(), t);
         t.data(side, r, payload, &shared.budget, &mut self.out);
         if t.waiting() {
             self.waiting.insert((key, t.serial));
@@ -292,6 +293,7 @@ impl Worker {
         }
         end.bytes = c.bytes;
         t.connection.take_flags(side, c.header.flags);
+        Self::let_go_own(&shared.counters, self.stops.as_ref(), t);
         t.connection.last_ns = c.header.time;
         if t.connection.protocol == protocol::UNKNOWN {
             t.connection.protocol = c.header.protocol;
@@ -376,6 +378,14 @@ impl Worker {
                     Self::stop_copying(self.stops.as_ref(), &t.connection);
                 }
             }
+        }
+    }
+
+    /// Of a connection with the agent itself nothing is wanted, at neither end.
+    fn let_go_own(counters: &Counters, stops: Option<&mpsc::Sender<u64>>, t: &mut Tracked) {
+        if t.connection.own && t.abandon() {
+            Counters::add(&counters.own_connections, 1);
+            Self::stop_copying(stops, &t.connection);
         }
     }
 
