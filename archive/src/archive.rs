@@ -106,6 +106,12 @@ impl Archive {
         result
     }
 
+    /// The end is near: [`Archive::append_within`] waits no more.
+    pub fn hurry(&self) {
+        self.queue.hurry();
+        self.checkpointer.hurry();
+    }
+
     /// Commits at once what was taken so far, and waits for it, at most for `timeout`; returns whether
     /// everything is in the database.
     #[must_use]
@@ -131,7 +137,7 @@ impl Archive {
     /// # Errors
     /// [`Error::Unwritten`] when entries could not be written; the text says how many and why.
     pub fn close(mut self) -> Result<Stats, Error> {
-        self.end();
+        self.end(None);
         let stats = self.stats();
         let lost = stats.appended.saturating_sub(stats.committed);
         if lost > 0 {
@@ -141,9 +147,17 @@ impl Archive {
         Ok(stats)
     }
 
-    fn end(&mut self) {
+    /// As [`Archive::close`], but what waits and has no turn within `patience` is let go: it is missing in
+    /// [`Stats::committed`].
+    #[must_use]
+    pub fn close_within(mut self, patience: Duration) -> Stats {
+        self.end(Some(patience));
+        self.stats()
+    }
+
+    fn end(&mut self, patience: Option<Duration>) {
         self.checkpointer.hurry();
-        self.queue.close();
+        self.queue.close(patience);
         // The writer ends first, so that the last checkpoint has everything.
         let mut threads = self.threads.drain(..);
         if threads.next().is_some_and(|writer| writer.join().is_err()) {
@@ -167,6 +181,6 @@ impl Archive {
 
 impl Drop for Archive {
     fn drop(&mut self) {
-        self.end();
+        self.end(None);
     }
 }

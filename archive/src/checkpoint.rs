@@ -166,9 +166,10 @@ impl Checkpointer {
     }
 }
 
-/// The length at which the log is moved into the file.
+/// The length at which the log is moved into the file. Short, so that no single wait for a slow disk is long: a
+/// process cannot end while it forces data to the disk.
 pub(crate) fn target(options: &Options) -> u64 {
-    (options.max_bytes / 64).clamp(512 << 10, 16 << 20)
+    (options.max_bytes / 64).clamp(512 << 10, 4 << 20)
 }
 
 /// Runs a checkpoint; returns how many bytes of the log are not yet in the file.

@@ -37,6 +37,10 @@ struct State {
     since: Option<Instant>,
     /// No more entries are taken.
     closed: bool,
+    /// Nobody waits for room any more.
+    hurried: bool,
+    /// After this moment none is written either.
+    deadline: Option<Instant>,
     /// Somebody waits for everything to be written.
     flush: bool,
     /// Somebody has waited for room in vain; true until something is written.
@@ -76,7 +80,7 @@ impl Queue {
             if state.bytes == 0 || state.bytes.saturating_add(size) <= self.limit {
                 break;
             }
-            let left = if state.stuck { None } else { patience.checked_sub(begun.elapsed()) };
+            let left = if state.stuck || state.hurried { None } else { patience.checked_sub(begun.elapsed()) };
             let Some(left) = left.filter(|left| !left.is_zero()) else {
                 state.stuck |= !patience.is_zero();
                 return Err(Refused::Full);
@@ -112,6 +116,10 @@ impl Queue {
             };
             let Some(wait) = wait else { break };
             state = self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if state.deadline.is_some_and(|d| Instant::now() > d) {
+            state.entries.clear();
+            return Turn::Closed;
         }
         if state.entries.is_empty() {
             state.flush = false;
@@ -161,9 +169,18 @@ impl Queue {
         true
     }
 
-    /// No more entries are taken; what waits is written.
-    pub(crate) fn close(&self) {
-        self.state().closed = true;
+    /// From now on nobody waits for room.
+    pub(crate) fn hurry(&self) {
+        self.state().hurried = true;
+        self.changed.notify_all();
+    }
+
+    /// No more entries are taken; what waits is written, what has no turn within `patience` is let go.
+    pub(crate) fn close(&self, patience: Option<Duration>) {
+        let mut state = self.state();
+        state.closed = true;
+        state.deadline = patience.map(|p| Instant::now() + p);
+        drop(state);
         self.changed.notify_all();
     }
 

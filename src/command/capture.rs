@@ -71,6 +71,8 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 /// comes, and what is lost there is a counted gap. What the archive refuses after that, it counts.
 struct Kept(Arc<Archive>);
 
+/// How long the archive may write after the capture has stopped.
+const CLOSE: Duration = Duration::from_millis(250);
 /// How long a worker waits for a busy archive.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -144,11 +146,18 @@ impl Running {
     /// Detaches, takes what is under way to its end, writes the archive, and says what was captured.
     pub(crate) fn stop(self) -> Result<()> {
         let counters = Arc::clone(self.pipeline.counters());
+        self.archive.hurry();
         self.pipeline.stop();
         let archive = Arc::try_unwrap(self.archive).map_err(|_| {
             anyhow::anyhow!("the archive is still in use at the stop; it is written at the process's end")
         })?;
-        let stats = archive.close()?;
+        let stats = archive.close_within(CLOSE);
+        let unwritten = stats.appended.saturating_sub(stats.committed);
+        let dropped = counters.dropped_at_stop.load(Ordering::Relaxed);
+        if unwritten + dropped > 0 {
+            let why = stats.last_error.unwrap_or_else(|| "the stop has to be quick".to_owned());
+            tracing::warn!(unwritten, dropped, %why, "What was under way at the stop is not all in the archive.");
+        }
         let lost = counters.kernel_count(agent::pipeline::counters::RING_FULL);
         tracing::info!(
             transactions = counters.transactions.load(Ordering::Relaxed),

@@ -94,7 +94,7 @@ struct Shared {
 }
 
 /// Time for what is in the rings and queues when the stop is asked for.
-const STOP_PATIENCE: Duration = Duration::from_millis(500);
+const STOP_PATIENCE: Duration = Duration::from_millis(250);
 
 impl Shared {
     /// The stop was asked for and its time is up.

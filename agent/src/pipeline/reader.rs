@@ -88,7 +88,14 @@ impl Reader {
         loop {
             let last = stop.load(Ordering::Relaxed);
             if last {
-                self.shared.deadline.get_or_init(|| Instant::now() + super::STOP_PATIENCE);
+                let kernel = &mut self.kernel;
+                self.shared.deadline.get_or_init(|| {
+                    // From here on nothing new comes.
+                    if let Err(error) = kernel.set(false, 0) {
+                        tracing::debug!(%error, "The kernel side goes on copying until it is detached.");
+                    }
+                    Instant::now() + super::STOP_PATIENCE
+                });
             }
             let Reader { kernel, workers, shared, recorder, stopping } = &mut self;
             // A recording holds the records in the order in which they are handed on.
