@@ -1,1 +1,15 @@
-//! End-to-end tests; see the folder's tests.
+//! What the end-to-end tests are made of: the product as a child process ([`tapstack`]), network namespaces
+//! and a relay between them ([`net`], [`relay`]), programs that talk HTTP ([`program`], the binary `peer`),
+//! and bodies whose every byte can be told from every other ([`content`]).
+//!
+//! In: the built `tapstack` and `peer`, root, and the Debian packages of README.md. Out: nothing but tests:
+//! `tests/kernel` is the one caller.
+
+pub mod content;
+pub mod http;
+pub mod net;
+pub mod program;
+pub mod relay;
+pub mod sys;
+pub mod tapstack;
+pub mod wait;
