@@ -26,6 +26,17 @@ pub(crate) struct Queue {
     enough: usize,
 }
 
+/// How far the archive's end has come.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Life {
+    #[default]
+    Open,
+    /// Nobody waits for room any more.
+    Hurried,
+    /// No more entries are taken.
+    Closed,
+}
+
 #[derive(Default)]
 struct State {
     entries: VecDeque<Entry>,
@@ -35,10 +46,7 @@ struct State {
     waiting: usize,
     /// When the oldest of `entries` came.
     since: Option<Instant>,
-    /// No more entries are taken.
-    closed: bool,
-    /// Nobody waits for room any more.
-    hurried: bool,
+    life: Life,
     /// After this moment none is written either.
     deadline: Option<Instant>,
     /// Somebody waits for everything to be written.
@@ -74,13 +82,14 @@ impl Queue {
         let begun = Instant::now();
         let mut state = self.state();
         loop {
-            if state.closed {
+            if state.life == Life::Closed {
                 return Err(Refused::Closed);
             }
             if state.bytes == 0 || state.bytes.saturating_add(size) <= self.limit {
                 break;
             }
-            let left = if state.stuck || state.hurried { None } else { patience.checked_sub(begun.elapsed()) };
+            let left =
+                if state.stuck || state.life == Life::Hurried { None } else { patience.checked_sub(begun.elapsed()) };
             let Some(left) = left.filter(|left| !left.is_zero()) else {
                 state.stuck |= !patience.is_zero();
                 return Err(Refused::Full);
@@ -109,9 +118,9 @@ impl Queue {
         let mut state = self.state();
         loop {
             let wait = match state.since {
-                None if state.closed => return Turn::Closed,
+                None if state.life == Life::Closed => return Turn::Closed,
                 None => idle.checked_sub(begun.elapsed()),
-                Some(_) if state.closed || state.flush || state.waiting >= self.enough => None,
+                Some(_) if state.life == Life::Closed || state.flush || state.waiting >= self.enough => None,
                 Some(since) => patience.checked_sub(since.elapsed()),
             };
             let Some(wait) = wait else { break };
@@ -171,14 +180,16 @@ impl Queue {
 
     /// From now on nobody waits for room.
     pub(crate) fn hurry(&self) {
-        self.state().hurried = true;
+        let mut state = self.state();
+        state.life = state.life.max(Life::Hurried);
+        drop(state);
         self.changed.notify_all();
     }
 
     /// No more entries are taken; what waits is written, what has no turn within `patience` is let go.
     pub(crate) fn close(&self, patience: Option<Duration>) {
         let mut state = self.state();
-        state.closed = true;
+        state.life = Life::Closed;
         state.deadline = patience.map(|p| Instant::now() + p);
         drop(state);
         self.changed.notify_all();
@@ -188,11 +199,11 @@ impl Queue {
     pub(crate) fn pause(&self, time: Duration) -> bool {
         let begun = Instant::now();
         let mut state = self.state();
-        while !state.closed {
+        while state.life != Life::Closed {
             let Some(left) = time.checked_sub(begun.elapsed()) else { break };
             state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        state.closed
+        state.life == Life::Closed
     }
 
     /// Whether a commit is due now.
