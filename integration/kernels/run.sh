@@ -7,7 +7,7 @@
 # status is 0 only if all passed. What is checked inside stands in guest/init. Needs qemu-system-x86, seabios,
 # busybox-static, cpio, xz-utils, curl and nginx (Debian's names); root is only needed to install them.
 #
-# KERNEL_TIMEOUT: seconds for one kernel, 300 by default. KERNEL_LOGS: a folder that keeps every console.
+# KERNEL_TIMEOUT: seconds for one kernel, 600 by default. KERNEL_LOGS: a folder that keeps every console.
 # KERNEL_APPEND: more words for the kernel's command line (record.sh). KERNEL_ACCEL=kvm: the machine's own virtualisation instead of emulation.
 set -euo pipefail
 
@@ -59,7 +59,7 @@ while read -r name image; do
   # Archives behind one another are unpacked one after the other.
   modules "$(dirname "$image")" | cat "$work/initrd" - >"$work/initrd.all"
   started=$(date +%s%N)
-  timeout "${KERNEL_TIMEOUT:-300}" qemu-system-x86_64 "${accel[@]}" -smp 2 -m 1G -nographic -no-reboot -nic none \
+  timeout "${KERNEL_TIMEOUT:-600}" qemu-system-x86_64 "${accel[@]}" -smp 2 -m 1G -nographic -no-reboot -nic none \
     -kernel "$image" -initrd "$work/initrd.all" -append "console=ttyS0 quiet panic=-1 mitigations=off ${KERNEL_APPEND:-}" \
     </dev/null >"$log.raw" 2>&1 && status=0 || status=$?
   # Without carriage returns and without what the firmware draws with.
@@ -73,7 +73,7 @@ while read -r name image; do
     echo "kernel ${name%-cloud-*}: $verdict, $took s"
   else
     failed=$((failed + 1))
-    [ "$status" != 124 ] || verdict="not done after ${KERNEL_TIMEOUT:-300} s"
+    [ "$status" != 124 ] || verdict="not done after ${KERNEL_TIMEOUT:-600} s"
     echo "kernel ${name%-cloud-*}: ${verdict:-no verdict}, $took s; its console:"
     tail -n 200 "$log" | sed 's/^/  | /'
   fi
