@@ -2,7 +2,10 @@
 //!
 //! Numbers and strings stand as they were sent, and members in the order and number they were sent: a parser
 //! that rounds 0.1 or drops a repeated key would show something else than the wire had. So the text is only
-//! re-indented. In: bytes. Out: HTML, escaped. Bounds: depth (by the validator, 128) and output.
+//! re-indented. In: bytes. Out: HTML, escaped. Bounds: values, and depth, because both what follows and the
+//! browser recurse.
+
+use std::fmt;
 
 use serde::de::IgnoredAny;
 
@@ -10,6 +13,8 @@ use super::html::escape;
 
 /// Values shown; past that the text is shown as text.
 const VALUES: usize = 20_000;
+/// Containers in containers; deeper text is shown as text.
+const DEPTH: usize = 128;
 /// Containers below this depth are folded at first.
 const OPEN_DEPTH: usize = 4;
 /// Containers with more members are folded at first, unless outermost.
@@ -21,7 +26,7 @@ pub(crate) fn fold(text: &str) -> Option<String> {
     if !text.starts_with(['{', '[']) {
         return None;
     }
-    // Also bounds the depth: serde_json gives up at 128.
+    // Ignored values are passed over without recursion, so this takes any depth: `tokens` bounds it.
     serde_json::from_str::<IgnoredAny>(text).ok()?;
     let tokens = tokens(text)?;
     let mut html = String::with_capacity(text.len() * 3);
@@ -42,7 +47,7 @@ enum Token<'a> {
     Word(&'a str),
 }
 
-/// The tokens of a valid JSON text; none when there are too many.
+/// The tokens of a valid JSON text; none when there are too many, or too deep.
 fn tokens(text: &str) -> Option<Vec<Token<'_>>> {
     let mut list = Vec::new();
     let mut open = Vec::new();
@@ -55,6 +60,9 @@ fn tokens(text: &str) -> Option<Vec<Token<'_>>> {
         let token = match bytes[start] {
             b' ' | b'\t' | b'\r' | b'\n' => continue,
             c @ (b'{' | b'[') => {
+                if open.len() == DEPTH {
+                    return None;
+                }
                 open.push((list.len(), 0));
                 Token::Open(char::from(c), 0)
             }
@@ -107,15 +115,18 @@ fn value(rest: &mut &[Token<'_>], depth: usize, key: &str, comma: bool, html: &m
             let close = if *open == '{' { '}' } else { ']' };
             if *members == 0 {
                 *rest = rest.split_first().map_or(&[], |(_, tail)| tail);
-                html.push_str(&format!("<div class=\"v\">{key}{open}{close}{}</div>", end(rest)));
+                put(html, format_args!("<div class=\"v\">{key}{open}{close}{}</div>", end(rest)));
                 return;
             }
             let unfolded = depth < OPEN_DEPTH && (depth == 0 || *members <= OPEN_MEMBERS);
             let (shown, what) = (if unfolded { " open" } else { "" }, if *open == '{' { "member" } else { "item" });
             let plural = if *members == 1 { "" } else { "s" };
-            html.push_str(&format!(
-                "<details{shown}><summary>{key}{open}<span class=\"folded\"> {members} {what}{plural} {close}</span></summary><div class=\"in\">"
-            ));
+            put(
+                html,
+                format_args!(
+                    "<details{shown}><summary>{key}{open}<span class=\"folded\"> {members} {what}{plural} {close}</span></summary><div class=\"in\">"
+                ),
+            );
             while !matches!(rest.first(), None | Some(Token::Close(_))) {
                 let mut key = String::new();
                 if let [Token::Text(name), Token::Colon, tail @ ..] = rest {
@@ -128,24 +139,27 @@ fn value(rest: &mut &[Token<'_>], depth: usize, key: &str, comma: bool, html: &m
                 }
             }
             *rest = rest.split_first().map_or(&[], |(_, tail)| tail);
-            html.push_str(&format!("</div><div class=\"v\">{close}{}</div></details>", end(rest)));
+            put(html, format_args!("</div><div class=\"v\">{close}{}</div></details>", end(rest)));
         }
         Token::Text(text) => {
-            html.push_str(&format!(
-                "<div class=\"v\">{key}<span class=\"s\">{}</span>{}</div>",
-                escape(text),
-                end(rest)
-            ));
+            put(
+                html,
+                format_args!("<div class=\"v\">{key}<span class=\"s\">{}</span>{}</div>", escape(text), end(rest)),
+            );
         }
         Token::Word(word) => {
-            html.push_str(&format!(
-                "<div class=\"v\">{key}<span class=\"n\">{}</span>{}</div>",
-                escape(word),
-                end(rest)
-            ));
+            put(
+                html,
+                format_args!("<div class=\"v\">{key}<span class=\"n\">{}</span>{}</div>", escape(word), end(rest)),
+            );
         }
         Token::Close(_) | Token::Colon | Token::Comma => {}
     }
+}
+
+fn put(html: &mut String, what: fmt::Arguments<'_>) {
+    // Writing to a String cannot fail.
+    let _ = fmt::Write::write_fmt(html, what);
 }
 
 #[cfg(test)]
@@ -186,9 +200,12 @@ mod tests {
 
     #[test]
     fn what_is_no_json_or_too_much_is_left_alone() {
-        let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(fold(&nested(DEPTH)).is_some());
+        let (deep, bottomless) = (nested(DEPTH + 1), nested(200_000));
         let many = format!("[{}1]", "1,".repeat(VALUES));
-        for text in ["", "1", "\"a\"", "{", "{\"a\":}", "[1,]", "{} {}", "[1] x", "{'a':1}", &deep, &many] {
+        for text in ["", "1", "\"a\"", "{", "{\"a\":}", "[1,]", "{} {}", "[1] x", "{'a':1}", &deep, &bottomless, &many]
+        {
             assert!(fold(text).is_none(), "{}", &text[..text.len().min(20)]);
         }
     }
