@@ -69,7 +69,11 @@ impl Access {
                 "Not allowed: {ip} is not this host, and the gateway answers loopback only. Use ssh -L 3904:localhost:3904 to this host."
             ))),
             Peer::Unknown => Some(Caller::Refused(
-                "Not allowed: the user behind this connection could not be told. Connect from this host's own network namespace."
+                "Not allowed: no user was found behind this connection. Connect from the gateway's own network namespace, and keep the connection open."
+                    .to_owned(),
+            )),
+            Peer::Untold => Some(Caller::Refused(
+                "Not allowed: this kernel does not tell the user behind a connection; the gateway's log says why. Try: sudo modprobe tcp_diag, then restart the gateway."
                     .to_owned(),
             )),
         }
@@ -181,6 +185,7 @@ mod tests {
     fn an_unknown_or_remote_peer_is_refused() {
         let (_dir, access) = access("tapstack:x:990:ann\n");
         assert!(matches!(access.decide(Peer::Unknown), Caller::Refused(_)));
+        assert!(matches!(access.decide(Peer::Untold), Caller::Refused(line) if line.contains("modprobe tcp_diag")));
         assert!(matches!(access.decide(Peer::Remote([10, 0, 0, 1].into())), Caller::Refused(_)));
     }
 

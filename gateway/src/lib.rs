@@ -25,6 +25,7 @@ mod query;
 mod ready;
 mod server;
 mod slow;
+mod sockets;
 mod store;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};

@@ -1,18 +1,23 @@
 //! Who is at the other end of a loopback connection: the uid of the peer's socket, asked from the kernel by
-//! `NETLINK_SOCK_DIAG` with the exact four-tuple (sock_diag(7)).
+//! `NETLINK_SOCK_DIAG` with the exact four-tuple (`sock_diag(7)`).
 //!
 //! In: the two addresses of an accepted connection. Out: a [`Peer`]. Called by `server` once a connection.
 //!
-//! A socket that nobody holds any more (orphaned, TIME_WAIT, not yet accepted) is reported by the kernel with
+//! A socket that nobody holds any more (orphaned, `TIME_WAIT`, not yet accepted) is reported by the kernel with
 //! uid 0, so a peer that hangs up quickly would look like root. Only an established socket that still has an
 //! inode counts; everything else is [`Peer::Unknown`], which is let in nowhere.
+//!
+//! A kernel without the module `tcp_diag` answers every question with the same ENOENT as "no such socket". So
+//! at start a connection of our own is asked for; where it is not found, `/proc/net/tcp` is read in addition.
 
 use std::{
     fs::File,
     io::{self, Read as _, Write as _},
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::fd::{FromRawFd as _, OwnedFd},
 };
+
+use crate::sockets;
 
 /// What is known of a connection's other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +26,10 @@ pub(crate) enum Peer {
     Uid(u32),
     /// Not a loopback address.
     Remote(IpAddr),
-    /// On this host, but its socket is gone or cannot be told.
+    /// On this host, but its socket is gone, or in another network namespace.
     Unknown,
+    /// On this host, but this kernel gives no way to tell.
+    Untold,
 }
 
 /// `SOCK_DIAG_BY_FAMILY` of `linux/sock_diag.h`.
@@ -41,10 +48,15 @@ const REPLY: usize = 72;
 pub(crate) struct SockDiag {
     socket: File,
     sequence: u32,
+    /// `IPPROTO_TCP`.
+    protocol: u8,
+    /// The kernel did not find a socket that is certainly there: what it does not find is sought in the table
+    /// of sockets too.
+    table: bool,
 }
 
 impl SockDiag {
-    /// Opens the socket.
+    /// Opens the socket, and finds out whether the kernel answers on it.
     pub(crate) fn open() -> io::Result<Self> {
         // SAFETY: socket(2) takes no pointers; its result is checked before it is owned.
         let fd = unsafe {
@@ -59,7 +71,27 @@ impl SockDiag {
         }
         // SAFETY: fd was just opened and nobody else has it.
         let socket = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
-        Ok(SockDiag { socket, sequence: 0 })
+        let mut diag = SockDiag { socket, sequence: 0, protocol: libc::IPPROTO_TCP as u8, table: false };
+        diag.table = !diag.answers();
+        if diag.table {
+            tracing::warn!(
+                "This kernel does not answer which user a socket belongs to (NETLINK_SOCK_DIAG); \
+                 /proc/net/tcp is read instead, which is slower. Load the module tcp_diag: modprobe tcp_diag."
+            );
+        }
+        Ok(diag)
+    }
+
+    /// Whether the kernel finds a connection that is certainly there.
+    fn answers(&mut self) -> bool {
+        let connection = || -> io::Result<(TcpListener, TcpStream)> {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+            let client = TcpStream::connect(listener.local_addr()?)?;
+            Ok((listener, client))
+        };
+        let Ok((_listener, client)) = connection() else { return false };
+        let (Ok(own), Ok(other)) = (client.local_addr(), client.peer_addr()) else { return false };
+        matches!(self.ask(own, other), Ok(Some(_)))
     }
 
     /// Who is behind `peer`, the remote address of a connection accepted at `local`.
@@ -68,19 +100,24 @@ impl SockDiag {
         if !peer.ip().is_loopback() {
             return Peer::Remote(peer.ip());
         }
-        match self.ask(peer, local) {
+        let found = match self.ask(peer, local) {
+            Ok(Some(uid)) => return Peer::Uid(uid),
+            Ok(None) | Err(_) if self.table => sockets::uid(peer, local),
+            found => found,
+        };
+        match found {
             Ok(Some(uid)) => Peer::Uid(uid),
             Ok(None) => Peer::Unknown,
             Err(error) => {
                 tracing::warn!(%error, "Could not look up the user behind a connection; it is refused.");
-                Peer::Unknown
+                Peer::Untold
             }
         }
     }
 
     fn ask(&mut self, peer: SocketAddr, local: SocketAddr) -> io::Result<Option<u32>> {
         self.sequence = self.sequence.wrapping_add(1);
-        self.socket.write_all(&request(self.sequence, peer, local))?;
+        self.socket.write_all(&request(self.sequence, self.protocol, peer, local))?;
         let mut buffer = [0u8; 1024];
         // The kernel answers within the write; a reply to an earlier question is passed over.
         loop {
@@ -110,7 +147,7 @@ fn address_bytes(ip: IpAddr) -> [u8; 16] {
     bytes
 }
 
-fn request(sequence: u32, peer: SocketAddr, local: SocketAddr) -> Vec<u8> {
+fn request(sequence: u32, protocol: u8, peer: SocketAddr, local: SocketAddr) -> Vec<u8> {
     let family = if peer.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     let mut m = Vec::with_capacity(HEAD + REQUEST);
     m.extend_from_slice(&((HEAD + REQUEST) as u32).to_ne_bytes());
@@ -118,7 +155,7 @@ fn request(sequence: u32, peer: SocketAddr, local: SocketAddr) -> Vec<u8> {
     m.extend_from_slice(&(libc::NLM_F_REQUEST as u16).to_ne_bytes());
     m.extend_from_slice(&sequence.to_ne_bytes());
     m.extend_from_slice(&0u32.to_ne_bytes());
-    m.extend_from_slice(&[family as u8, libc::IPPROTO_TCP as u8, 0, 0]);
+    m.extend_from_slice(&[family as u8, protocol, 0, 0]);
     m.extend_from_slice(&(1u32 << ESTABLISHED).to_ne_bytes());
     m.extend_from_slice(&peer.port().to_be_bytes());
     m.extend_from_slice(&local.port().to_be_bytes());
@@ -173,13 +210,19 @@ fn reply(message: &[u8], sequence: u32, peer: SocketAddr, local: SocketAddr) -> 
 
 #[cfg(test)]
 mod tests {
-    use std::net::{TcpListener, TcpStream};
-
     use super::*;
 
     fn own_uid() -> u32 {
         // SAFETY: getuid(2) takes nothing and cannot fail.
         unsafe { libc::getuid() }
+    }
+
+    /// A way to ask, and the same as on a kernel without `tcp_diag`: it has no handler for this protocol either.
+    fn with_and_without_a_handler() -> [SockDiag; 2] {
+        let mut without = SockDiag { protocol: 253, ..SockDiag::open().unwrap() };
+        without.table = !without.answers();
+        assert!(without.table, "a question without a handler was answered");
+        [SockDiag::open().unwrap(), without]
     }
 
     fn connected(listen: &str, connect: impl Fn(u16) -> SocketAddr) -> (TcpStream, TcpStream, SocketAddr) {
@@ -191,7 +234,6 @@ mod tests {
 
     #[test]
     fn finds_the_uid_over_ipv4_ipv6_and_mapped_addresses() {
-        let mut diag = SockDiag::open().unwrap();
         for (listen, to) in [
             ("127.0.0.1:0", "127.0.0.1"),
             ("127.0.0.1:0", "::ffff:127.0.0.1"),
@@ -200,13 +242,21 @@ mod tests {
             ("[::]:0", "::ffff:127.0.0.1"),
         ] {
             let (_client, server, peer) = connected(listen, |port| SocketAddr::new(to.parse().unwrap(), port));
-            assert_eq!(diag.peer(peer, server.local_addr().unwrap()), Peer::Uid(own_uid()), "{listen} {to}");
+            for mut diag in with_and_without_a_handler() {
+                let found = diag.peer(peer, server.local_addr().unwrap());
+                assert_eq!(found, Peer::Uid(own_uid()), "{listen} {to} {diag:?}");
+            }
         }
     }
 
     #[test]
     fn a_peer_that_hung_up_is_nobody_and_never_root() {
-        let mut diag = SockDiag::open().unwrap();
+        for diag in with_and_without_a_handler() {
+            hung_up(diag);
+        }
+    }
+
+    fn hung_up(mut diag: SockDiag) {
         let (client, mut server, peer) = connected("127.0.0.1:0", |p| SocketAddr::from(([127, 0, 0, 1], p)));
         drop(client);
         // The end of the stream has arrived, so the client's socket is orphaned or in TIME_WAIT.
@@ -219,10 +269,11 @@ mod tests {
 
     #[test]
     fn a_listener_on_the_peers_port_is_not_the_peer() {
-        let mut diag = SockDiag::open().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let here = listener.local_addr().unwrap();
-        assert_eq!(diag.peer(here, SocketAddr::from(([127, 0, 0, 1], 9))), Peer::Unknown);
+        for mut diag in with_and_without_a_handler() {
+            assert_eq!(diag.peer(here, SocketAddr::from(([127, 0, 0, 1], 9))), Peer::Unknown);
+        }
     }
 
     #[test]
