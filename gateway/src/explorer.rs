@@ -60,10 +60,10 @@ pub(crate) async fn list(State(shared): State<Arc<Shared>>, uri: Uri, headers: H
     *response.status_mut() = status;
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
     // RFC 8288: how a program pages on.
-    if let Some(link) = older.filter(|_| as_json) {
-        if let Ok(link) = HeaderValue::from_str(&format!("</?{link}&format=json>; rel=\"next\"")) {
-            response.headers_mut().insert(header::LINK, link);
-        }
+    if let Some(link) = older.filter(|_| as_json)
+        && let Ok(link) = HeaderValue::from_str(&format!("</?{link}&format=json>; rel=\"next\""))
+    {
+        response.headers_mut().insert(header::LINK, link);
     }
     response
 }

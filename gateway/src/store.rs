@@ -1,6 +1,6 @@
 //! Where objects come from: a small pool of the archive's readers.
 //!
-//! The archive's readers are blocking (SQLite), so each question runs on tokio's blocking threads, with at
+//! The archive's readers are blocking (`SQLite`), so each question runs on tokio's blocking threads, with at
 //! most [`READERS`] at a time, and each takes a reader out of the pool. A reader that fails is thrown away
 //! and opened anew, so a gateway that starts before its archive heals by itself.
 
@@ -16,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-/// Readers open at a time: more than the cores of a small host do not make SQLite faster.
+/// Readers open at a time: more than the cores of a small host do not make `SQLite` faster.
 const READERS: usize = 4;
 /// How long a request waits for a reader.
 const PATIENCE: Duration = Duration::from_secs(5);

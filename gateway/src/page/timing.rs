@@ -35,7 +35,7 @@ pub(crate) fn parts(t: &Timing) -> Vec<Part> {
     match t.ttfb_ns {
         Some(ttfb) => list.push(part("wait", request.min(ttfb), ttfb.saturating_sub(request))),
         None if t.request_ns.is_some() && t.total_ns > request => {
-            list.push(part("wait", request, t.total_ns - request))
+            list.push(part("wait", request, t.total_ns - request));
         }
         None => {}
     }

@@ -174,11 +174,6 @@ impl Sample<'_> {
         }
         t
     }
-
-    /// The object and its record.
-    pub(crate) fn sealed(&self) -> Sealed {
-        seal(&self.transaction(), self.at_ns)
-    }
 }
 
 const ORDER: &str = r#"{"id":"ord_7f3a","customer":{"id":18231,"name":"Zoë Meyer","email":"[masked]","address":{"street":"12 Mill Lane","city":"Leeds","geo":[53.8008,-1.5491]}},"items":[{"sku":"BK-2210","title":"Wire <formats> & other stories","qty":1,"price":18.50},{"sku":"MG-0007","title":"Mug","qty":2,"price":7.00}],"total":32.50,"paid":true,"coupon":null}"#;
