@@ -17,6 +17,7 @@ pub mod query;
 pub mod seal;
 pub mod time;
 pub mod url;
+mod write;
 
 pub use curl::curl;
 pub use digest::Digest;

@@ -1,6 +1,18 @@
 //! Turns a transaction into the bytes that are stored, their digest, and the record that points at them.
+//!
+//! An exchange on loopback has two observed ends, and most of what is kept of it is the same at both: [`Common`]
+//! is written once, and [`Common::seal`] puts what one end alone knows around it. The shape is that of
+//! [`Form`] either way.
 
-use crate::{ArtifactRecord, Digest, Transaction};
+use std::ops::Range;
+
+use serde::{Serialize, Serializer};
+
+use crate::{
+    ArtifactRecord, Digest, Level, Transaction,
+    object::{Completeness, Connection, Direction, End, Form, Metadata, Process, Request, Response, Text, Timing, Tls},
+    write::{self, Part},
+};
 
 /// An object ready to be stored.
 #[derive(Clone, Debug)]
@@ -11,48 +23,224 @@ pub struct Sealed {
     pub record: ArtifactRecord,
 }
 
+/// A part of an object that was written once and stands in many, such as a process. Serialises in objects only.
+#[derive(Clone, Debug)]
+pub struct Written(Vec<u8>);
+
+impl Written {
+    /// Writes `part`, one of this crate's types.
+    #[must_use]
+    pub fn of<T: Serialize>(part: &T) -> Self {
+        let mut bytes = Vec::with_capacity(256);
+        put(&mut bytes, part);
+        Written(bytes)
+    }
+}
+
+impl Serialize for Written {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        Part(&self.0).serialize(s)
+    }
+}
+
+/// The members of a transaction that do not depend on the end it is seen from. They mean what they mean there.
+#[expect(missing_docs, reason = "as in Form")]
+#[derive(Clone, Copy, Debug)]
+pub struct Shared<'a, T = String, B: AsRef<[u8]> = Vec<u8>> {
+    /// Nanoseconds since 1970 of the request's first byte, for the record.
+    pub time_unix_ns: u64,
+    pub request: Option<&'a Request<T, B>>,
+    pub response: Option<&'a Response<T, B>>,
+    pub transaction_time: &'a str,
+    pub duration_ms: f64,
+    pub level: Level,
+    pub rule: Option<&'a str>,
+    pub exchange_id: &'a str,
+    pub error_type: Option<&'a str>,
+    pub timing: Timing,
+    pub completeness: &'a Completeness<T>,
+    pub tls: Option<&'a Tls>,
+}
+
+/// The members of a transaction that one end of an exchange alone has.
+#[derive(Clone, Debug)]
+pub struct Observed<'a, T, P, R> {
+    /// Who was observed.
+    pub metadata: &'a Metadata<T>,
+    /// Direction, seen from the observed process.
+    pub direction: Direction,
+    /// Which end it is.
+    pub end: End,
+    /// The process, for the record.
+    pub process: &'a Process,
+    /// The same, for the object: a [`Process`] with its arguments redacted, or one that is [`Written`].
+    pub shown: P,
+    /// The socket.
+    pub connection: &'a Connection<T>,
+    /// All that was replaced, in `process` too.
+    pub redactions: Vec<R>,
+}
+
+/// What both ends of an exchange have in common, written.
+#[derive(Clone, Debug)]
+pub struct Common {
+    /// The parts one after the other.
+    parts: Vec<u8>,
+    request: Option<Range<usize>>,
+    response: Option<Range<usize>>,
+    completeness: Range<usize>,
+    tls: Option<Range<usize>>,
+    transaction_time: String,
+    duration_ms: f64,
+    rule: Option<String>,
+    timing: Timing,
+    /// What an end alone knows is empty in it.
+    record: ArtifactRecord,
+}
+
+impl Common {
+    /// Writes what is the same at both ends.
+    #[must_use]
+    pub fn new<T: Text, B: AsRef<[u8]>>(shared: &Shared<'_, T, B>) -> Self {
+        let (req, res) = (shared.request, shared.response);
+        // Bodies grow by a third in base64; the rest is seldom more than this.
+        let bodies = req.map_or(0, |r| r.body.0.as_ref().len()) + res.map_or(0, |r| r.body.0.as_ref().len());
+        let mut parts = Vec::with_capacity(3072 + bodies / 3 * 4);
+        let request = req.map(|part| put(&mut parts, part));
+        let response = res.map(|part| put(&mut parts, part));
+        let completeness = put(&mut parts, shared.completeness);
+        let tls = shared.tls.map(|part| put(&mut parts, part));
+        let text = |f: fn(&Request<T, B>) -> &T| req.map(|r| f(r).as_ref().to_owned()).unwrap_or_default();
+        let record = ArtifactRecord {
+            time_unix_ns: shared.time_unix_ns,
+            digest: Digest([0; 20]),
+            request_method: text(|r| &r.method),
+            request_host: text(|r| &r.authority),
+            request_scheme: text(|r| &r.scheme),
+            request_path: text(|r| &r.path),
+            request_protocol: text(|r| &r.protocol),
+            request_content_type: text(|r| &r.content_type),
+            response_status: res.map(|r| r.status),
+            response_content_type: res.map(|r| r.content_type.as_ref().to_owned()).unwrap_or_default(),
+            duration_ns: shared.timing.total_ns,
+            ttfb_ns: shared.timing.ttfb_ns,
+            bytes_sent: 0,
+            bytes_received: 0,
+            process_exe: String::new(),
+            process_pid: 0,
+            process_unit: String::new(),
+            container_id: String::new(),
+            container_name: String::new(),
+            direction: Direction::default(),
+            end: End::default(),
+            level: shared.level,
+            complete: shared.completeness.complete,
+            error_type: shared.error_type.map(str::to_owned),
+            request_id: String::new(),
+            connection_id: String::new(),
+            exchange_id: shared.exchange_id.to_owned(),
+        };
+        Common {
+            parts,
+            request,
+            response,
+            completeness,
+            tls,
+            transaction_time: shared.transaction_time.to_owned(),
+            duration_ms: shared.duration_ms,
+            rule: shared.rule.map(str::to_owned),
+            timing: shared.timing,
+            record,
+        }
+    }
+
+    /// The host that was asked for, with its port when it was given; empty without a request.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        &self.record.request_host
+    }
+
+    /// The object of one end, named by its SHA-1, and its record.
+    #[must_use]
+    pub fn seal<T: Text, P: Serialize, R: Serialize>(&self, observed: Observed<'_, T, P, R>) -> Sealed {
+        let Observed { metadata, direction, end, process, shown, connection, redactions } = observed;
+        let part = |range: &Range<usize>| Part(&self.parts[range.clone()]);
+        let form = Form {
+            metadata,
+            request: self.request.as_ref().map(part),
+            response: self.response.as_ref().map(part),
+            transaction_time: self.transaction_time.as_str(),
+            duration_ms: self.duration_ms,
+            direction,
+            end,
+            level: self.record.level,
+            rule: self.rule.as_deref(),
+            exchange_id: &self.record.exchange_id,
+            error_type: self.record.error_type.as_deref(),
+            timing: self.timing,
+            completeness: part(&self.completeness),
+            process: shown,
+            connection,
+            tls: self.tls.as_ref().map(part),
+            redactions,
+        };
+        let mut bytes = Vec::with_capacity(2048 + self.parts.len());
+        put(&mut bytes, &form);
+        let record = ArtifactRecord {
+            digest: Digest::of(&bytes),
+            bytes_sent: metadata.bytes_sent,
+            bytes_received: metadata.bytes_received,
+            process_exe: process.exe.clone(),
+            process_pid: process.pid,
+            process_unit: process.unit.clone(),
+            container_id: process.container_id.clone(),
+            container_name: metadata.container_name.as_ref().to_owned(),
+            direction,
+            end,
+            request_id: metadata.request_id.as_ref().to_owned(),
+            connection_id: metadata.connection_id.as_ref().to_owned(),
+            ..self.record.clone()
+        };
+        Sealed { bytes, record }
+    }
+}
+
+/// Appends a part; answers where it stands. A transaction holds nothing that JSON cannot, and writing to memory
+/// cannot fail; if it did, nothing would be better than half of it.
+fn put<T: Serialize>(to: &mut Vec<u8>, part: &T) -> Range<usize> {
+    let start = to.len();
+    if write::append(to, part).is_err() {
+        to.truncate(start);
+    }
+    start..to.len()
+}
+
 /// Serialises `transaction`, names it by its SHA-1 and derives the record. `time_unix_ns` is the time of
 /// the request's first byte, `duration_ns` and `timing` are taken from the transaction.
 #[must_use]
 pub fn seal(transaction: &Transaction, time_unix_ns: u64) -> Sealed {
-    let (req, res) = (transaction.request.as_ref(), transaction.response.as_ref());
-    // Bodies grow by a third in base64; the rest is seldom more than this.
-    let bodies = req.map_or(0, |r| r.body.0.len()) + res.map_or(0, |r| r.body.0.len());
-    let mut bytes = Vec::with_capacity(4096 + bodies / 3 * 4);
-    // A transaction holds nothing that JSON cannot, and writing to memory cannot fail.
-    if serde_json::to_writer(&mut bytes, transaction).is_err() {
-        bytes.clear();
-    }
-    let digest = Digest::of(&bytes);
-    let text = |f: fn(&crate::object::Request) -> &String| req.map(f).cloned().unwrap_or_default();
-    let record = ArtifactRecord {
+    let t = transaction;
+    let common = Common::new(&Shared {
         time_unix_ns,
-        digest,
-        request_method: text(|r| &r.method),
-        request_host: text(|r| &r.authority),
-        request_scheme: text(|r| &r.scheme),
-        request_path: text(|r| &r.path),
-        request_protocol: text(|r| &r.protocol),
-        request_content_type: text(|r| &r.content_type),
-        response_status: res.map(|r| r.status),
-        response_content_type: res.map(|r| r.content_type.clone()).unwrap_or_default(),
-        duration_ns: transaction.timing.total_ns,
-        ttfb_ns: transaction.timing.ttfb_ns,
-        bytes_sent: transaction.metadata.bytes_sent,
-        bytes_received: transaction.metadata.bytes_received,
-        process_exe: transaction.process.exe.clone(),
-        process_pid: transaction.process.pid,
-        process_unit: transaction.process.unit.clone(),
-        container_id: transaction.process.container_id.clone(),
-        container_name: transaction.metadata.container_name.clone(),
-        direction: transaction.direction,
-        end: transaction.end,
-        level: transaction.level,
-        complete: transaction.completeness.complete,
-        error_type: transaction.error_type.clone(),
-        request_id: transaction.metadata.request_id.clone(),
-        connection_id: transaction.metadata.connection_id.clone(),
-        exchange_id: transaction.exchange_id.clone(),
-    };
-    Sealed { bytes, record }
+        request: t.request.as_ref(),
+        response: t.response.as_ref(),
+        transaction_time: &t.transaction_time,
+        duration_ms: t.duration_ms,
+        level: t.level,
+        rule: t.rule.as_deref(),
+        exchange_id: &t.exchange_id,
+        error_type: t.error_type.as_deref(),
+        timing: t.timing,
+        completeness: &t.completeness,
+        tls: t.tls.as_ref(),
+    });
+    common.seal(Observed {
+        metadata: &t.metadata,
+        direction: t.direction,
+        end: t.end,
+        process: &t.process,
+        shown: &t.process,
+        connection: &t.connection,
+        redactions: t.redactions.iter().collect(),
+    })
 }
