@@ -1,0 +1,102 @@
+//! On loopback, being on the same host is not enough: the user behind the connection decides. These tests
+//! need root to be other users; without it they try what they can.
+
+use std::process::{Command, Stdio};
+
+use crate::{
+    client::{Answer, exchange_as, is_root, request},
+    refusal::assert_hardened,
+    running::{Gateway, sealed},
+    sample::Sample,
+};
+
+/// The user `nobody`.
+const NOBODY: u32 = 65534;
+
+#[tokio::test]
+async fn root_reads_everything_and_nobody_only_that_the_gateway_runs() {
+    let object = sealed(&Sample::default());
+    let d = object.record.digest;
+    let secret = "api.example";
+    let gateway = Gateway::with(vec![object]).await;
+    let paths = [
+        "/".to_owned(),
+        "/?format=json".to_owned(),
+        format!("/qpoint/{d}"),
+        format!("/qpoint/{d}?raw"),
+        format!("/qpoint/{d}?format=json"),
+        format!("/qpoint/{d}?format=har"),
+        format!("/qpoint/{d}?format=curl"),
+        format!("/qpoint/{d}?body=response"),
+        "/static/style.css".to_owned(),
+    ];
+    for path in &paths {
+        assert_eq!(gateway.get(path).await.status, 200, "{path}");
+    }
+    if !is_root() {
+        eprintln!("not root: what other users get was not tried");
+        return gateway.stop().await;
+    }
+    let served = gateway.counted("requests_answered");
+    let more =
+        ["/nowhere", "/qpoint/", "/healthz/", "//healthz", "/HEALTHZ", "/healthz?x/../..", "/%68ealthz", "/metrics"];
+    for path in paths.iter().map(String::as_str).chain(more) {
+        for method in ["GET", "HEAD", "POST"] {
+            let back = exchange_as(NOBODY, gateway.address, request(method, path, &[])).await;
+            let answer = Answer::parse(&back).unwrap();
+            let health = path.split('?').next() == Some("/healthz");
+            if health && method != "POST" {
+                assert_eq!(answer.status, 200, "{method} {path}");
+                continue;
+            }
+            assert_eq!(answer.status, if health { 405 } else { 403 }, "{method} {path}");
+            assert_hardened(&answer, path);
+            assert!(!answer.text().contains(secret) && !answer.text().contains(&d.to_string()), "{method} {path}");
+        }
+    }
+    let back = exchange_as(NOBODY, gateway.address, request("GET", "/", &[])).await;
+    let why = Answer::parse(&back).unwrap();
+    assert!(why.text().contains("uid 65534") && why.text().contains("usermod -aG tapstack"), "{}", why.text());
+    // A foreign host name does not tell a stranger more.
+    let foreign = request("GET", "/", &[("Host", "evil.example")]);
+    assert_eq!(Answer::parse(&exchange_as(NOBODY, gateway.address, foreign).await).unwrap().status, 403);
+    let healthy = exchange_as(NOBODY, gateway.address, request("GET", "/healthz", &[])).await;
+    assert_eq!(Answer::parse(&healthy).map(|a| a.body), Some(b"ok\n".to_vec()));
+    assert_eq!(gateway.counted("requests_answered") - served, 3, "/healthz only");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_process_of_another_user_is_refused_also_after_the_first_request_on_a_connection() {
+    let object = sealed(&Sample::default());
+    let target = format!("/qpoint/{}", object.record.digest);
+    let gateway = Gateway::with(vec![object]).await;
+    if !is_root() {
+        eprintln!("not root: another user's process was not tried");
+        return gateway.stop().await;
+    }
+    // Two requests in a row: what the first one may see must not open the second.
+    let script = format!(
+        "exec 3<>/dev/tcp/127.0.0.1/{}; printf 'GET /healthz HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\nGET {target} \
+         HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' >&3; cat <&3",
+        gateway.address.port()
+    );
+    let run = async |uid: &'static str| {
+        let script = script.clone();
+        let output = tokio::task::spawn_blocking(move || {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid", uid, "--regid", uid, "--clear-groups", "bash", "-c", &script]);
+            command.stdin(Stdio::null()).current_dir("/").output().unwrap()
+        });
+        String::from_utf8(output.await.unwrap().stdout).unwrap()
+    };
+    let nobody = run("65534").await;
+    assert!(nobody.starts_with("HTTP/1.1 200 OK") && nobody.contains("ok\n"), "{nobody}");
+    assert!(!nobody.contains("api.example"), "{nobody}");
+    let root = run("0").await;
+    assert!(root.starts_with("HTTP/1.1 200 OK") && root.contains("api.example"), "{root}");
+    // Alone on a connection it is refused by name.
+    let refused = exchange_as(NOBODY, gateway.address, request("GET", &target, &[])).await;
+    assert_eq!(Answer::parse(&refused).map(|a| a.status), Some(403));
+    gateway.stop().await;
+}
