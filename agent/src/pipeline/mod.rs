@@ -105,6 +105,7 @@ impl Shared {
 
 /// A running capture.
 pub struct Pipeline {
+    shared: Arc<Shared>,
     stop: Arc<AtomicBool>,
     reader: Option<JoinHandle<()>>,
     seeder: Option<JoinHandle<()>>,
@@ -145,8 +146,9 @@ impl Pipeline {
         let flag = Arc::clone(&stop);
         let reader = std::thread::Builder::new().name("ring-reader".into()).spawn(move || reader.run(&flag))?;
         // Owners of old sockets take a walk through /proc: beside the capture, not before it.
-        let seeder = std::thread::Builder::new().name("seed".into()).spawn(move || seed(&shared))?;
-        Ok(Pipeline { stop, reader: Some(reader), seeder: Some(seeder), counters, notes })
+        let seeds = Arc::clone(&shared);
+        let seeder = std::thread::Builder::new().name("seed".into()).spawn(move || seed(&seeds))?;
+        Ok(Pipeline { shared, stop, reader: Some(reader), seeder: Some(seeder), counters, notes })
     }
 
     /// Counters of all rooms.
@@ -167,6 +169,8 @@ impl Pipeline {
     }
 
     fn join(&mut self) {
+        // The workers see the deadline even while the reader waits for one of them.
+        self.shared.deadline.get_or_init(|| Instant::now() + STOP_PATIENCE);
         self.stop.store(true, Ordering::Relaxed);
         for thread in [self.reader.take(), self.seeder.take()].into_iter().flatten() {
             if thread.join().is_err() {
