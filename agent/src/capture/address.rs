@@ -9,20 +9,22 @@ use super::{
 use crate::http::Head;
 
 /// The parts of a request's address, redacted.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Address {
+#[derive(Debug)]
+pub(super) struct Address<'a> {
+    /// The request says which host it is for.
+    pub(super) named: bool,
     /// Absolute address with the query string.
     pub(super) url: String,
     /// Host and port as asked for; the server's address when the request names none.
-    pub(super) authority: String,
+    pub(super) authority: Cow<'a, str>,
     /// Path without the query string; empty for CONNECT, `*` for the asterisk form.
     pub(super) path: String,
     /// The target as sent.
-    pub(super) target: String,
+    pub(super) target: Cow<'a, str>,
 }
 
 /// The host that the request names: in an absolute target, else in `:authority`, else in `Host`.
-pub(super) fn host(head: &Head) -> Option<Cow<'_, str>> {
+fn host(head: &Head) -> Option<Cow<'_, str>> {
     let target = text(&head.target);
     if let Some((_, rest)) = absolute(&target) {
         return Some(Cow::Owned(authority(rest).0.to_owned()));
@@ -46,32 +48,40 @@ fn authority(rest: &str) -> (&str, &str) {
 }
 
 /// The address of a request that arrived at `server`.
-pub(super) fn of(head: &Head, scheme: &str, server: SocketAddr, redactor: &Redactor, tally: &mut Tally) -> Address {
-    let named = host(head);
-    let authority = match &named {
+pub(super) fn of<'a>(
+    head: &'a Head,
+    scheme: &str,
+    server: SocketAddr,
+    redactor: &Redactor,
+    tally: &mut Tally,
+) -> Address<'a> {
+    let host = host(head);
+    let named = host.is_some();
+    let authority = match host {
         Some(host) => redactor.authority(host, "request", tally),
         None if server.port() == if scheme == "https" { 443 } else { 80 } => match server.ip() {
-            std::net::IpAddr::V4(ip) => ip.to_string(),
-            std::net::IpAddr::V6(ip) => format!("[{ip}]"),
+            std::net::IpAddr::V4(ip) => Cow::Owned(ip.to_string()),
+            std::net::IpAddr::V6(ip) => Cow::Owned(format!("[{ip}]")),
         },
-        None => server.to_string(),
+        None => Cow::Owned(server.to_string()),
     };
     let raw = text(&head.target);
     if head.method == b"CONNECT" {
         let url = format!("{scheme}://{authority}");
-        return Address { url, path: String::new(), target: authority.clone(), authority };
+        return Address { named, url, path: String::new(), target: authority.clone(), authority };
     }
     if raw == "*" {
-        return Address { url: format!("{scheme}://{authority}"), path: "*".into(), target: "*".into(), authority };
+        let url = format!("{scheme}://{authority}");
+        return Address { named, url, path: "*".into(), target: "*".into(), authority };
     }
-    let target = redactor.url(&raw, "request", tally);
+    let target = redactor.url(raw, "request", tally);
     let (url, after) = match absolute(&target) {
-        Some((_, rest)) => (target.clone(), self::authority(rest).1),
-        None => (format!("{scheme}://{authority}{target}"), target.as_str()),
+        Some((_, rest)) => (target.clone().into_owned(), self::authority(rest).1),
+        None => ([scheme, "://", &authority, &target].concat(), &*target),
     };
     let path = &after[..after.find(['?', '#']).unwrap_or(after.len())];
     let path = if path.is_empty() { "/".to_owned() } else { path.to_owned() };
-    Address { url, authority, path, target }
+    Address { named, url, authority, path, target }
 }
 
 /// The host of an authority: without port, and without the brackets of IPv6.

@@ -16,23 +16,22 @@ use super::{
 use crate::http::Message;
 
 /// What stands in the object of this message's body, and its `completeness`.
-pub(super) fn keep(
-    message: &Message,
+pub(super) fn keep<'a>(
+    message: &'a Message,
     side: &'static str,
     level: Level,
     redactor: &Redactor,
     tally: &mut Tally,
-) -> (Body, Seen) {
-    let gaps =
-        message.gaps.iter().map(|&(offset, bytes, cause)| Gap { offset, bytes, cause: cause.as_str().to_owned() });
+) -> (Body<Cow<'a, [u8]>>, Seen<Cow<'a, str>>) {
+    let gaps = message.gaps.iter().map(|&(offset, bytes, cause)| Gap { offset, bytes, cause: cause.as_str().into() });
     let mut seen = Seen {
         head_bytes: message.head_bytes,
         body_bytes: message.body_bytes,
-        end: outcome::end(message).to_owned(),
+        end: outcome::end(message).into(),
         gaps: gaps.collect(),
         ..Seen::default()
     };
-    let mut body = Vec::new();
+    let mut body = Cow::Borrowed(&[][..]);
     if level >= Level::Full {
         let media = text(message.head.get("content-type").unwrap_or_default());
         let (bytes, cut) = plain(message, &media, &mut seen);
@@ -44,14 +43,14 @@ pub(super) fn keep(
     (Body(body), seen)
 }
 
-fn say(seen: &mut Seen, why: &str) {
+fn say(seen: &mut Seen<Cow<'_, str>>, why: &'static str) {
     if !seen.truncated.iter().any(|word| word == why) {
-        seen.truncated.push(why.to_owned());
+        seen.truncated.push(why.into());
     }
 }
 
 /// The body without codings, as far as what is secret in it can be found, and whether its end is missing.
-fn plain<'a>(message: &'a Message, media: &str, seen: &mut Seen) -> (Cow<'a, [u8]>, bool) {
+fn plain<'a>(message: &'a Message, media: &str, seen: &mut Seen<Cow<'_, str>>) -> (Cow<'a, [u8]>, bool) {
     let first_gap = message.gaps.iter().map(|gap| gap.0 as usize).min();
     for (missing, why) in [(message.cut, "limit"), (message.starved, "memory"), (first_gap.is_some(), "gap")] {
         if missing {
@@ -89,7 +88,7 @@ fn plain<'a>(message: &'a Message, media: &str, seen: &mut Seen) -> (Cow<'a, [u8
             None => (Cow::Borrowed(body), cut),
         };
     }
-    seen.encoding = codings.iter().map(|coding| coding.as_str()).collect::<Vec<_>>().join(", ");
+    seen.encoding = codings.iter().map(|coding| coding.as_str()).collect::<Vec<_>>().join(", ").into();
     let decoded = decode::decode(&codings, before_gap);
     if decoded.limited {
         say(seen, "limit");

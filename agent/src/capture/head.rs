@@ -30,15 +30,18 @@ pub(super) fn version(version: u8) -> &'static str {
     }
 }
 
+/// Names and values.
+pub(super) type Pairs<'a> = Vec<(Cow<'a, str>, Cow<'a, str>)>;
+
 /// Redacted fields in the order sent.
-pub(super) fn list(
-    fields: &[(Vec<u8>, Vec<u8>)],
+pub(super) fn list<'a>(
+    fields: &'a [(Vec<u8>, Vec<u8>)],
     side: &'static str,
     redactor: &Redactor,
     tally: &mut Tally,
-) -> Vec<(String, String)> {
+) -> Pairs<'a> {
     let redacted = fields.iter().map(|(name, value)| {
-        let name = text(name).into_owned();
+        let name = text(name);
         let value = redactor.header(&name, text(value), side, tally);
         (name, value)
     });
@@ -46,30 +49,34 @@ pub(super) fn list(
 }
 
 /// The redacted fields of one head.
-pub(super) struct Fields(Vec<(String, String)>);
+pub(super) struct Fields<'a>(Pairs<'a>);
 
-impl Fields {
-    pub(super) fn new(head: &Head, side: &'static str, redactor: &Redactor, tally: &mut Tally) -> Self {
+impl<'a> Fields<'a> {
+    pub(super) fn new(head: &'a Head, side: &'static str, redactor: &Redactor, tally: &mut Tally) -> Self {
         Fields(list(&head.fields, side, redactor, tally))
     }
 
     /// The first value of a field, or an empty text.
-    pub(super) fn value(&mut self, name: &str) -> String {
-        self.0.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.clone()).unwrap_or_default()
+    pub(super) fn value(&self, name: &str) -> &str {
+        self.0.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map_or("", |(_, v)| v)
     }
 
-    pub(super) fn into_list(self) -> Vec<(String, String)> {
-        self.0
+    /// The fields as sent.
+    pub(super) fn list(&self) -> Pairs<'_> {
+        self.0.iter().map(|(n, v)| (Cow::Borrowed(&**n), Cow::Borrowed(&**v))).collect()
     }
 
     /// Pseudo headers first, then each field once under its canonical name. Repeats are joined by `, `
     /// (RFC 9110 section 5.3), `Set-Cookie` by a line feed because a comma may stand inside of it, `Cookie` by
     /// `; ` (RFC 9113 section 8.2.3).
-    pub(super) fn joined<const N: usize>(&self, pseudo: [(&str, &str); N]) -> Headers {
-        let mut out: Vec<(String, String)> = Vec::with_capacity(N + self.0.len());
-        out.extend(pseudo.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())));
+    pub(super) fn joined<'f, const N: usize>(
+        &'f self,
+        pseudo: [(&'static str, Cow<'f, str>); N],
+    ) -> Headers<Cow<'f, str>> {
+        let mut out: Pairs<'f> = Vec::with_capacity(N + self.0.len());
+        out.extend(pseudo.map(|(n, v)| (Cow::Borrowed(n), v)));
         // Few fields are found faster one by one; the map keeps a head of thousands from costing a square.
-        let mut index: HashMap<String, usize> = HashMap::new();
+        let mut index: HashMap<Cow<'f, str>, usize> = HashMap::new();
         let many = self.0.len() > 32;
         for (name, value) in self.0.iter().filter(|(n, _)| !n.starts_with(':')) {
             let name = canonical(name);
@@ -79,8 +86,8 @@ impl Fields {
                 out.iter().skip(N).position(|(n, _)| *n == name).map(|at| at + N)
             };
             if let Some(at) = known {
-                let joined = &mut out[at].1;
-                joined.push_str(match name.as_str() {
+                let joined = out[at].1.to_mut();
+                joined.push_str(match &*name {
                     "Set-Cookie" => "\n",
                     "Cookie" => "; ",
                     _ => ", ",
@@ -90,7 +97,7 @@ impl Fields {
                 if many {
                     index.insert(name.clone(), out.len());
                 }
-                out.push((name, value.clone()));
+                out.push((name, Cow::Borrowed(&**value)));
             }
         }
         Headers(out)
@@ -98,17 +105,19 @@ impl Fields {
 }
 
 /// `content-type` as `Content-Type`; a name that is no token stays as sent.
-pub(super) fn canonical(name: &str) -> String {
+pub(super) fn canonical(name: &str) -> Cow<'_, str> {
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if !name.bytes().all(token) {
-        return name.to_owned();
+        return Cow::Borrowed(name);
     }
-    let mut start = true;
-    name.chars()
-        .map(|c| {
-            let out = if start { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() };
-            start = c == '-';
-            out
-        })
-        .collect()
+    let starts = |at: usize| at == 0 || name.as_bytes()[at - 1] == b'-';
+    if name
+        .bytes()
+        .enumerate()
+        .all(|(at, b)| if starts(at) { !b.is_ascii_lowercase() } else { !b.is_ascii_uppercase() })
+    {
+        return Cow::Borrowed(name);
+    }
+    let letters = name.char_indices();
+    letters.map(|(at, c)| if starts(at) { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() }).collect()
 }

@@ -1,12 +1,14 @@
 //! What was seen of an exchange, how long it took, and why it is not whole.
 
+use std::borrow::Cow;
+
 use transaction::object::{Seen, Timing};
 
 use crate::http::{Exchange, Framing, GapCause, Message, Note};
 
 /// `completeness` of a message that was never seen.
-pub(super) fn unseen() -> Seen {
-    Seen { end: "unseen".to_owned(), ..Seen::default() }
+pub(super) fn unseen<'a>() -> Seen<Cow<'a, str>> {
+    Seen { end: Cow::Borrowed("unseen"), ..Seen::default() }
 }
 
 /// How the end of a message was known.
@@ -35,9 +37,9 @@ pub(super) fn error_type(exchange: &Exchange) -> Option<&'static str> {
 
 /// Both messages were seen from first to last byte and kept as far as the level says. Where two copies of the
 /// same bytes differed, nobody knows which one TCP took; where a head was too long, fields are missing.
-pub(super) fn complete(exchange: &Exchange, request: &Seen, response: &Seen) -> bool {
+pub(super) fn complete(exchange: &Exchange, request: &Seen<Cow<'_, str>>, response: &Seen<Cow<'_, str>>) -> bool {
     let whole = |message: &Option<Message>| message.as_ref().is_some_and(|m| m.ended && m.gaps.is_empty());
-    let kept = |seen: &Seen| seen.truncated.iter().all(|why| why == "level");
+    let kept = |seen: &Seen<Cow<'_, str>>| seen.truncated.iter().all(|why| why == "level");
     let certain = !exchange.notes.iter().any(|n| matches!(n, Note::RetransmissionDiffers | Note::HeadTooLong));
     certain && whole(&exchange.request) && whole(&exchange.response) && kept(request) && kept(response)
 }

@@ -19,7 +19,7 @@ use transaction::{
 
 use super::{Counters, Shared, batch::Batch, tracked::Tracked};
 use crate::{
-    capture::{Context, Kept},
+    capture::{Context, Observed, Unkept},
     connection::{Connection, Endpoint, Key, direction::direction as direction_of, ends},
     http::{Exchange, Output, Side},
     probe::Record,
@@ -408,45 +408,47 @@ impl Worker {
         Counters::add(&shared.counters.exchanges, 1);
         let client = exchange.client.unwrap_or(Side::A);
         let exchange_id = exchange_id(connection, exchange, client);
+        let context = Context {
+            host_name: &shared.host.name,
+            server: connection.address[ends::index(ends::other(client))],
+            exchange_id: &exchange_id,
+            from_start: connection.fresh,
+            source: "edge",
+            tls: None,
+            scheme: "http",
+            unix_offset_ns: shared.host.wall_offset(),
+        };
+        let prepared = match shared.capture.prepare(exchange, &context) {
+            Ok(prepared) => Some(prepared),
+            Err(Unkept::Own) => {
+                Counters::add(&shared.counters.own_exchanges, 1);
+                return;
+            }
+            Err(Unkept::Level) => None,
+        };
         for side in [Side::A, Side::B] {
             let (local, remote) =
                 (connection.address[ends::index(side)], connection.address[ends::index(ends::other(side))]);
-            let from_start = connection.fresh;
             let Some(end) = &mut connection.ends[ends::index(side)] else { continue };
             end.exchanges += 1;
+            let Some(prepared) = &prepared else { continue };
             let process = process_of(shared, end);
             let role = if side == client { End::Client } else { End::Server };
-            let context = Context {
+            let sealed = prepared.keep(&Observed {
                 process: &process.facts,
-                host_name: &shared.host.name,
                 local,
                 remote,
                 end: role,
                 direction: direction_of(role, remote.ip(), &shared.host.addresses),
                 connection_id: &end.id,
-                exchange_id: &exchange_id,
-                from_start,
-                source: "edge",
-                tls: None,
-                scheme: "http",
-                unix_offset_ns: shared.host.wall_offset(),
                 container_name: "",
                 container_image: "",
                 pod_name: "",
                 pod_namespace: "",
                 tags: &[],
-            };
-            match shared.capture.keep(exchange, &context) {
-                Kept::Object(sealed) => {
-                    Counters::add(&shared.counters.transactions, 1);
-                    shared.sink.transaction(sealed);
-                }
-                Kept::Own => {
-                    Counters::add(&shared.counters.own_exchanges, 1);
-                    return;
-                }
-                Kept::Nothing => {}
-            }
+            });
+            Counters::add(&shared.counters.transactions, 1);
+            shared.sink.transaction(sealed);
         }
     }
 

@@ -22,7 +22,7 @@ mod tests;
 
 use std::borrow::Cow;
 
-pub(crate) use self::tally::Tally;
+pub(crate) use self::tally::{MOST_PLACES, Tally};
 use self::{pass::Pass, shape::Shape, tally::Place};
 
 /// Nobody's own text needs a third look; the bound is for texts made to need many.
@@ -46,15 +46,15 @@ impl Redactor {
     }
 
     /// Runs `walk` over a text, and gives back what became of it.
-    fn over(
+    fn over<'a>(
         &self,
-        text: Cow<'_, str>,
+        text: Cow<'a, str>,
         place: Place<'_>,
         tally: &mut Tally,
         walk: impl Fn(&mut Pass<'_, '_>),
-    ) -> String {
+    ) -> Cow<'a, str> {
         if !self.on || text.is_empty() {
-            return text.into_owned();
+            return text;
         }
         let mut once = |text: &[u8]| {
             let mut pass = Pass::new(text, place, tally, false);
@@ -62,32 +62,32 @@ impl Redactor {
             pass.edit.finish()
         };
         match once(text.as_bytes()) {
-            Some(changed) => string(settle(changed, once)),
-            None => text.into_owned(),
+            Some(changed) => Cow::Owned(string(settle(changed, once))),
+            None => text,
         }
     }
 
     /// The value of the header field `name`.
-    pub(crate) fn header(&self, name: &str, value: Cow<'_, str>, side: &str, tally: &mut Tally) -> String {
+    pub(crate) fn header<'a>(&self, name: &str, value: Cow<'a, str>, side: &str, tally: &mut Tally) -> Cow<'a, str> {
         let place = Place { side, part: "header", name };
         self.over(value, place, tally, |pass| field::value(pass, name))
     }
 
     /// A request's target: path, query, userinfo.
-    pub(crate) fn url(&self, target: &str, side: &str, tally: &mut Tally) -> String {
+    pub(crate) fn url<'a>(&self, target: Cow<'a, str>, side: &str, tally: &mut Tally) -> Cow<'a, str> {
         let place = Place { side, part: "url", name: "" };
-        self.over(Cow::Borrowed(target), place, tally, |pass| pass.address(0..pass.src.len()))
+        self.over(target, place, tally, |pass| pass.address(0..pass.src.len()))
     }
 
     /// An authority: userinfo has no place there, but some send it.
-    pub(crate) fn authority(&self, authority: &str, side: &str, tally: &mut Tally) -> String {
+    pub(crate) fn authority<'a>(&self, authority: Cow<'a, str>, side: &str, tally: &mut Tally) -> Cow<'a, str> {
         let place = Place { side, part: "url", name: "" };
-        self.over(Cow::Borrowed(authority), place, tally, |pass| pass.authority(0..pass.src.len()))
+        self.over(authority, place, tally, |pass| pass.authority(0..pass.src.len()))
     }
 
     /// Any short text, such as a reason phrase.
-    pub(crate) fn text(&self, text: &str, side: &str, part: &str, tally: &mut Tally) -> String {
-        self.over(Cow::Borrowed(text), Place { side, part, name: "" }, tally, |pass| pass.text(0..pass.src.len()))
+    pub(crate) fn text<'a>(&self, text: Cow<'a, str>, side: &str, part: &str, tally: &mut Tally) -> Cow<'a, str> {
+        self.over(text, Place { side, part, name: "" }, tally, |pass| pass.text(0..pass.src.len()))
     }
 
     /// A process's arguments, in place.
@@ -98,15 +98,22 @@ impl Redactor {
     }
 
     /// A body without content codings. `media` is its `Content-Type`, `cut` says that its end is missing.
-    pub(crate) fn body(&self, body: Cow<'_, [u8]>, media: &str, cut: bool, side: &str, tally: &mut Tally) -> Vec<u8> {
+    pub(crate) fn body<'a>(
+        &self,
+        body: Cow<'a, [u8]>,
+        media: &str,
+        cut: bool,
+        side: &str,
+        tally: &mut Tally,
+    ) -> Cow<'a, [u8]> {
         let place = Place { side, part: "body", name: "" };
         if !self.on {
-            return body.into_owned();
+            return body;
         }
         let mut once = |body: &[u8]| walk(body, media, place, tally, cut, 0);
         match once(&body) {
-            Some(changed) => settle(changed, once),
-            None => body.into_owned(),
+            Some(changed) => Cow::Owned(settle(changed, once)),
+            None => body,
         }
     }
 }

@@ -3,7 +3,7 @@
 use transaction::object::Redaction;
 
 /// More different places than this are counted together: their names come from the wire.
-const MOST_PLACES: usize = 64;
+pub(crate) const MOST_PLACES: usize = 64;
 
 /// Where something stands: `request` `header` `Location`.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +33,7 @@ impl Place<'_> {
 }
 
 /// The count of one transaction.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Tally(Vec<Redaction>);
 
 impl Tally {
@@ -44,6 +44,11 @@ impl Tally {
             Some(known) => known.count = known.count.saturating_add(1),
             None => self.0.push(Redaction { place: path, action: "mask".to_owned(), count: 1 }),
         }
+    }
+
+    /// What was counted so far.
+    pub(crate) fn list(&self) -> &[Redaction] {
+        &self.0
     }
 
     /// The object's `redactions`.

@@ -6,11 +6,11 @@ mod shape;
 use std::io::Write as _;
 
 use transaction::{
-    Level, Transaction,
+    Level, Sealed, Transaction,
     object::{Direction, End, Process},
 };
 
-use super::{Capture, Context, Kept};
+use super::{Capture, Context, Observed, Unkept};
 use crate::http::{Exchange, Framing, Head, Message};
 
 /// A message of HTTP/1.1 whose body came whole.
@@ -51,21 +51,28 @@ pub(super) fn process() -> Process {
     Process { pid: 4242, exe: "/usr/bin/curl".into(), args: vec!["curl".into(), "-s".into()], ..Process::default() }
 }
 
-pub(super) fn context(process: &Process) -> Context<'_> {
+pub(super) fn context() -> Context<'static> {
     Context {
-        process,
         host_name: "host-1",
-        local: "192.0.2.1:40000".parse().unwrap(),
-        remote: "198.51.100.7:8080".parse().unwrap(),
-        end: End::Client,
-        direction: Direction::EgressExternal,
-        connection_id: "0123456789abcdefghij",
+        server: "198.51.100.7:8080".parse().unwrap(),
         exchange_id: "abcdefghij0123456789",
         from_start: true,
         source: "edge",
         tls: None,
         scheme: "http",
         unix_offset_ns: 1_790_000_000_000_000_000,
+    }
+}
+
+/// The client's end.
+pub(super) fn observed(process: &Process) -> Observed<'_> {
+    Observed {
+        process,
+        local: "192.0.2.1:40000".parse().unwrap(),
+        remote: "198.51.100.7:8080".parse().unwrap(),
+        end: End::Client,
+        direction: Direction::EgressExternal,
+        connection_id: "0123456789abcdefghij",
         container_name: "",
         container_image: "",
         pod_name: "",
@@ -74,12 +81,14 @@ pub(super) fn context(process: &Process) -> Context<'_> {
     }
 }
 
+/// What is kept of an exchange that this process asked for.
+pub(super) fn sealed(capture: &Capture, exchange: &Exchange, process: &Process) -> Result<Sealed, Unkept> {
+    Ok(capture.prepare(exchange, &context())?.keep(&observed(process)))
+}
+
 /// The object's bytes.
 pub(super) fn bytes(capture: &Capture, exchange: &Exchange, process: &Process) -> Vec<u8> {
-    match capture.keep(exchange, &context(process)) {
-        Kept::Object(sealed) => sealed.bytes,
-        other => panic!("not kept: {other:?}"),
-    }
+    sealed(capture, exchange, process).unwrap().bytes
 }
 
 pub(super) fn keep(level: Level, exchange: &Exchange) -> Transaction {

@@ -435,7 +435,7 @@ fn object(capture: &Capture, planted: &Planted) -> Vec<u8> {
 #[test]
 fn no_planted_secret_is_readable_and_without_redaction_each_one_is() {
     let on = Capture::new(Level::Full);
-    let off = Capture { level: Level::Full, redactor: Redactor::off() };
+    let off = Capture::with(Level::Full, Redactor::off());
     let list = planted();
     assert!(list.len() > 1000, "{}", list.len());
     let mut wrong = Vec::new();

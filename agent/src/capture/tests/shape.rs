@@ -5,7 +5,9 @@ use transaction::{
     object::{End, Gap},
 };
 
-use super::{Capture, Context, Kept, context, exchange, gzip, keep, message, process, request, response};
+use super::{
+    Capture, Observed, Unkept, context, exchange, gzip, keep, message, observed, process, request, response, sealed,
+};
 use crate::http::{Exchange, Framing, GapCause, Note};
 
 fn address(target: &str, host: Option<&str>, method: &str) -> (String, String, String) {
@@ -97,7 +99,7 @@ fn levels_keep_what_they_say() {
     for t in [&full.completeness, &headers.completeness, &summary.completeness] {
         assert!(t.complete, "a level is a choice, not a loss");
     }
-    assert!(matches!(Capture::new(Level::None).keep(&whole, &context(&process())), Kept::Nothing));
+    assert_eq!(sealed(&Capture::new(Level::None), &whole, &process()).unwrap_err(), Unkept::Level);
 }
 
 #[test]
@@ -105,7 +107,7 @@ fn own_traffic_is_told_by_its_user_agent() {
     let capture = Capture::new(Level::Full);
     let own = |agent: &str| {
         let exchange = exchange(request("/", &[("user-agent", agent)], b""), response(200, &[], b""));
-        matches!(capture.keep(&exchange, &context(&process())), Kept::Own)
+        matches!(sealed(&capture, &exchange, &process()), Err(Unkept::Own))
     };
     assert!(own("tapstack/0.1.0"));
     assert!(!own("curl/8 tapstack/0.1.0"));
@@ -127,9 +129,8 @@ fn bytes_are_counted_from_the_observed_end() {
     let whole = exchange(request("/", &[], b"12345"), response(200, &[], b"1"));
     let process = process();
     for (end, sent, received) in [(End::Client, 105, 101), (End::Server, 101, 105)] {
-        let Kept::Object(sealed) = Capture::new(Level::Full).keep(&whole, &Context { end, ..context(&process) }) else {
-            panic!("not kept")
-        };
+        let capture = Capture::new(Level::Full);
+        let sealed = capture.prepare(&whole, &context()).unwrap().keep(&Observed { end, ..observed(&process) });
         assert_eq!((sealed.record.bytes_sent, sealed.record.bytes_received), (sent, received));
     }
 }
@@ -218,7 +219,7 @@ fn the_record_says_what_the_object_says() {
         request("/p?token=x", &[("Host", "h"), ("Content-Type", "text/plain")], b"x"),
         response(404, &[("Content-Type", "text/html")], b""),
     );
-    let Kept::Object(sealed) = Capture::new(Level::Full).keep(&whole, &context(&process)) else { panic!("not kept") };
+    let sealed = sealed(&Capture::new(Level::Full), &whole, &process).unwrap();
     assert_eq!(sealed.record.digest, transaction::Digest::of(&sealed.bytes));
     assert_eq!(sealed.record.time_unix_ns, 1_790_000_000_001_000_000);
     assert_eq!((sealed.record.request_host.as_str(), sealed.record.request_path.as_str()), ("h", "/p"));
