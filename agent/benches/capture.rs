@@ -156,7 +156,7 @@ fn main() {
         let (mut best, mut size) = ([f64::MAX; 2], 0);
         // In turns, so that a disturbance meets both.
         for round in 0..24 {
-            let ends = &[&client, &server][..round % 2 + 1];
+            let ends = &[&client, &server][..=round % 2];
             let started = cpu();
             for _ in 0..times {
                 let prepared = capture.prepare(black_box(&exchange), black_box(&context)).unwrap();

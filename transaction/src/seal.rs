@@ -4,7 +4,7 @@
 //! is written once, and [`Common::seal`] puts what one end alone knows around it. The shape is that of
 //! [`Form`] either way.
 
-use std::ops::Range;
+use std::{cell::Cell, ops::Range};
 
 use serde::{Serialize, Serializer};
 
@@ -105,7 +105,9 @@ impl Common {
         let (req, res) = (shared.request, shared.response);
         // Bodies grow by a third in base64; the rest is seldom more than this.
         let bodies = req.map_or(0, |r| r.body.0.as_ref().len()) + res.map_or(0, |r| r.body.0.as_ref().len());
-        let mut parts = Vec::with_capacity(3072 + bodies / 3 * 4);
+        let mut parts = SPARE.take();
+        parts.clear();
+        parts.reserve(3072 + bodies / 3 * 4);
         let request = req.map(|part| put(&mut parts, part));
         let response = res.map(|part| put(&mut parts, part));
         let completeness = put(&mut parts, shared.completeness);
@@ -202,6 +204,23 @@ impl Common {
             ..self.record.clone()
         };
         Sealed { bytes, record }
+    }
+}
+
+/// A larger buffer is given back to the system: bodies of that size are rare.
+const LARGEST_SPARE: usize = 256 * 1024;
+
+thread_local! {
+    /// The parts of the last exchange of this thread, for the next one's: a buffer of their size is dear.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+impl Drop for Common {
+    fn drop(&mut self) {
+        if self.parts.capacity() <= LARGEST_SPARE {
+            // Fails while the thread ends; then nobody needs it.
+            let _ = SPARE.try_with(|spare| spare.set(std::mem::take(&mut self.parts)));
+        }
     }
 }
 

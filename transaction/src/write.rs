@@ -59,6 +59,7 @@ impl Writer<'_> {
 
 /// RFC 8259 section 7: these alone must be escaped, and `serde_json` escapes no others. Without an early end
 /// the compiler makes vector instructions of the loop.
+#[expect(clippy::needless_bitwise_bool, reason = "a lazy operator is an early end")]
 fn needs_escape(text: &[u8]) -> bool {
     text.iter().fold(false, |found, &b| found | (b < b' ') | (b == b'"') | (b == b'\\'))
 }

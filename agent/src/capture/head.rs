@@ -106,7 +106,7 @@ impl<'a> Fields<'a> {
 
 /// `content-type` as `Content-Type`; a name that is no token stays as sent.
 pub(super) fn canonical(name: &str) -> Cow<'_, str> {
-    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    let token = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b"!#$%&'*+-.^_`|~".contains(&b);
     if !name.bytes().all(token) {
         return Cow::Borrowed(name);
     }

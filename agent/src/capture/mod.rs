@@ -300,8 +300,8 @@ impl Prepared<'_> {
             process,
             shown: &shown.written,
             connection: &Connection {
-                local: observed.local.to_string().as_str(),
-                remote: &observed.remote.to_string(),
+                local: address::socket(observed.local).as_str(),
+                remote: &address::socket(observed.remote),
                 source: context.source,
                 from_start: context.from_start,
                 exchange: self.number,

@@ -10,6 +10,7 @@
 mod arguments;
 mod edit;
 mod field;
+mod harmless;
 mod json;
 mod multipart;
 mod names;
@@ -70,7 +71,24 @@ impl Redactor {
     /// The value of the header field `name`.
     pub(crate) fn header<'a>(&self, name: &str, value: Cow<'a, str>, side: &str, tally: &mut Tally) -> Cow<'a, str> {
         let place = Place { side, part: "header", name };
-        self.over(value, place, tally, |pass| field::value(pass, name))
+        if !self.on {
+            return value;
+        }
+        let mut redacted = None;
+        let harmless = harmless::known(name.as_bytes(), value.as_bytes(), || {
+            let text = self.over(Cow::Borrowed(&*value), place, tally, |pass| field::value(pass, name));
+            match text {
+                Cow::Borrowed(_) => true,
+                Cow::Owned(text) => {
+                    redacted = Some(text);
+                    false
+                }
+            }
+        });
+        match redacted {
+            Some(text) if !harmless => Cow::Owned(text),
+            _ => value,
+        }
     }
 
     /// A request's target: path, query, userinfo.

@@ -88,21 +88,30 @@ const WHOLE_IN_HEADER: List<7> = List::new([
 const HARMLESS: List<5> = List::new(["nexttoken", "pagetoken", "nextpagetoken", "continuationtoken", "prevpagetoken"]);
 
 /// A list with the letters of each word: most names lack one of them, which one comparison shows.
-struct List<const N: usize>([(&'static str, u32); N]);
+struct List<const N: usize> {
+    words: [&'static str; N],
+    /// Side by side, so that several are compared at once.
+    needs: [u32; N],
+}
 
 impl<const N: usize> List<N> {
     const fn new(words: [&'static str; N]) -> Self {
-        let mut list = [("", 0); N];
+        let mut needs = [0; N];
         let mut n = 0;
         while n < N {
-            list[n] = (words[n], letters(words[n].as_bytes()));
+            needs[n] = letters(words[n].as_bytes());
             n += 1;
         }
-        List(list)
+        List { words, needs }
     }
 
     fn find(&self, has: u32, fits: impl Fn(&'static str) -> bool) -> Option<&'static str> {
-        self.0.iter().find(|(word, needs)| has & needs == *needs && fits(word)).map(|(word, _)| *word)
+        // Without an early end the compiler makes vector instructions of this.
+        if self.needs.iter().fold(0, |any, needs| any | u32::from(has & needs == *needs)) == 0 {
+            return None;
+        }
+        let mut words = self.words.iter().zip(self.needs);
+        words.find(|(word, needs)| has & needs == *needs && fits(word)).map(|(word, _)| *word)
     }
 }
 
