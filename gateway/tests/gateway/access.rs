@@ -75,14 +75,11 @@ async fn a_process_of_another_user_is_refused_also_after_the_first_request_on_a_
         eprintln!("not root: another user's process was not tried");
         return gateway.stop().await;
     }
-    // Two requests in a row: what the first one may see must not open the second.
-    let script = format!(
-        "exec 3<>/dev/tcp/127.0.0.1/{}; printf 'GET /healthz HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\nGET {target} \
-         HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' >&3; cat <&3",
-        gateway.address.port()
-    );
-    let run = async |uid: &'static str| {
-        let script = script.clone();
+    let ask = |path: &str, more: &str| format!("GET {path} HTTP/1.1\\r\\nHost: localhost\\r\\n{more}\\r\\n");
+    let last = ask(&target, "Connection: close\\r\\n");
+    let run = async |uid: &'static str, requests: String| {
+        let port = gateway.address.port();
+        let script = format!("exec 3<>/dev/tcp/127.0.0.1/{port}; printf '{requests}' >&3; cat <&3");
         let output = tokio::task::spawn_blocking(move || {
             let mut command = Command::new("setpriv");
             command.args(["--reuid", uid, "--regid", uid, "--clear-groups", "bash", "-c", &script]);
@@ -90,13 +87,15 @@ async fn a_process_of_another_user_is_refused_also_after_the_first_request_on_a_
         });
         String::from_utf8(output.await.unwrap().stdout).unwrap()
     };
-    let nobody = run("65534").await;
-    assert!(nobody.starts_with("HTTP/1.1 200 OK") && nobody.contains("ok\n"), "{nobody}");
+    let alone = run("65534", last.clone()).await;
+    assert!(alone.starts_with("HTTP/1.1 403") && alone.contains("uid 65534"), "{alone}");
+    // Two requests in a row: what the first one may see must not open the second. A stranger's connection
+    // ends after one answer, and bytes that come later reset it, which may take that answer away again.
+    let both = ask("/healthz", "") + &last;
+    let nobody = run("65534", both.clone()).await;
+    assert!(nobody.is_empty() || nobody.starts_with("HTTP/1.1 200 OK"), "{nobody}");
     assert!(!nobody.contains("api.example"), "{nobody}");
-    let root = run("0").await;
+    let root = run("0", both).await;
     assert!(root.starts_with("HTTP/1.1 200 OK") && root.contains("api.example"), "{root}");
-    // Alone on a connection it is refused by name.
-    let refused = exchange_as(NOBODY, gateway.address, request("GET", &target, &[])).await;
-    assert_eq!(Answer::parse(&refused).map(|a| a.status), Some(403));
     gateway.stop().await;
 }
