@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(size("512"), Ok(512));
         assert_eq!(size("1G"), Ok(1 << 30));
         assert_eq!(size("500MiB"), Ok(500 << 20));
-        assert_eq!(duration("90m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration("90m"), Ok(Duration::from_mins(90)));
         for bad in ["", "G", "1X", "-1", "99999999999999999999", "0"] {
             assert!(size(bad).is_err(), "{bad}");
         }

@@ -25,7 +25,7 @@ tapstack replay trouble.tap --into ./kept && tapstack find --data-dir ./kept --s
 pub(crate) struct Replay {
     /// The recording
     file: PathBuf,
-    /// Print the objects, one a line, instead of the artifact_record events
+    /// Print the objects, one a line, instead of the `artifact_record` events
     #[arg(long, conflicts_with = "into")]
     objects: bool,
     /// Print connection events too
