@@ -19,5 +19,5 @@ for target in $(cargo fuzz list); do
     # Seeds: the bytes of a few operations, so that a short run begins behind the first lines of HTTP.
     mkdir -p "fuzz/corpus/$target"
     [ -d "fuzz/seeds/$target" ] && cp -n "fuzz/seeds/$target"/* "fuzz/corpus/$target/" 2>/dev/null || true
-    cargo fuzz run "$target" -- -max_total_time="$seconds" -max_len=16384 -rss_limit_mb=512 -timeout=10 -print_final_stats=1
+    cargo fuzz run "$target" -- -max_total_time="$seconds" -max_len=16384 -rss_limit_mb=512 -timeout=10 -print_final_stats=1 -verbosity=0
 done
