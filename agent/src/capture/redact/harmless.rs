@@ -1,11 +1,12 @@
-//! Header fields that were found to hold nothing secret: clients and servers repeat most of theirs word for word.
+//! Header fields that were found to hold nothing secret, and names of JSON members that no secret goes by: clients
+//! and servers repeat most of theirs word for word.
 //!
 //! What is secret in a field is told by its name and value alone, so the answer for equal ones is the same.
-//! Bounded: [`PLACES`] fields of at most [`LONGEST`] bytes for each thread; nothing secret is ever kept here.
+//! Bounded: [`PLACES`] of both of at most [`LONGEST`] bytes for each thread; nothing secret is ever kept here.
 
 use std::cell::RefCell;
 
-const PLACES: usize = 128;
+const PLACES: usize = 256;
 /// Name and value together. Longer fields are seldom repeated.
 const LONGEST: usize = 192;
 
@@ -24,8 +25,18 @@ thread_local! {
 }
 
 /// Whether this field is remembered; if not, it is asked of `judge`, and remembered when that says yes.
-pub(super) fn known(name: &[u8], value: &[u8], judge: impl FnOnce() -> bool) -> bool {
-    if name.is_empty() || name.len() + value.len() > LONGEST {
+pub(super) fn field(name: &[u8], value: &[u8], judge: impl FnOnce() -> bool) -> bool {
+    // Without a name it is a line that is no field; here that would be a member's name.
+    if name.is_empty() { judge() } else { known(name, value, judge) }
+}
+
+/// The same for the name of a JSON member, which says nothing about its value.
+pub(super) fn member(name: &[u8], judge: impl FnOnce() -> bool) -> bool {
+    known(b"", name, judge)
+}
+
+fn known(name: &[u8], value: &[u8], judge: impl FnOnce() -> bool) -> bool {
+    if value.is_empty() || name.len() + value.len() > LONGEST {
         return judge();
     }
     let place = place(name, value);
@@ -64,6 +75,7 @@ mod tests {
 
     #[test]
     fn only_the_same_field_is_known_and_only_when_it_was_harmless() {
+        let known = |name: &[u8], value: &[u8], judge: fn() -> bool| field(name, value, judge);
         assert!(!known(b"X-Ab", b"cd", || false));
         assert!(!known(b"X-Ab", b"cd", || false), "what was not harmless is asked again");
         assert!(known(b"X-Ab", b"cd", || true));
@@ -73,5 +85,9 @@ mod tests {
         assert!(known(b"X-Bb", b"cxd", || true));
         assert!(!known(b"X-Bb", b"cyd", || false));
         assert!(!known(b"X-Ab", &[b'x'; LONGEST], || false));
+        // A member's name and a field of the same bytes are two things.
+        assert!(member(b"X-Abcd", || true) && member(b"X-Abcd", || false));
+        assert!(!known(b"", b"X-Abcd", || false), "a line without a name is no member's");
+        assert!(!member(b"X-Bbcxd", || false));
     }
 }

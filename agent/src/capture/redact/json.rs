@@ -10,6 +10,7 @@ use std::{borrow::Cow, ops::Range};
 
 use super::{
     edit::MASK,
+    harmless,
     names::{self, Kind},
     pass::Pass,
 };
@@ -82,7 +83,9 @@ fn member(pass: &mut Pass<'_, '_>, raw: &[u8], colon: usize, said: &mut Option<&
     let src = pass.src;
     let name = unescaped(raw);
     let start = space(src, colon + 1);
-    let word = names::secret(&name, Kind::Json).or_else(|| if is_value(&name) { said.take() } else { None });
+    let secret = || names::secret(&name, Kind::Json);
+    let word = if harmless::member(&name, || secret().is_none()) { None } else { secret() };
+    let word = word.or_else(|| if is_value(&name) { said.take() } else { None });
     if let Some(word) = word {
         let end = value_end(src, start);
         mask(pass, start..end, word);
