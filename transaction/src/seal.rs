@@ -90,12 +90,39 @@ pub struct Common {
     response: Option<Range<usize>>,
     completeness: Range<usize>,
     tls: Option<Range<usize>>,
-    transaction_time: String,
+    texts: Texts,
+    has_error: bool,
+    has_rule: bool,
+    status: Option<u16>,
+    time_unix_ns: u64,
     duration_ms: f64,
-    rule: Option<String>,
     timing: Timing,
-    /// What an end alone knows is empty in it.
-    record: ArtifactRecord,
+    level: Level,
+    complete: bool,
+}
+
+const TEXTS: usize = 11;
+
+/// Short texts one after the other, so that they need no memory each.
+#[derive(Clone, Debug)]
+struct Texts {
+    all: String,
+    ends: [usize; TEXTS],
+}
+
+impl Texts {
+    fn fill(&mut self, texts: [&str; TEXTS]) {
+        self.all.clear();
+        for (text, end) in texts.iter().zip(&mut self.ends) {
+            self.all.push_str(text);
+            *end = self.all.len();
+        }
+    }
+
+    fn list(&self) -> [&str; TEXTS] {
+        let mut from = 0;
+        self.ends.map(|end| &self.all[std::mem::replace(&mut from, end)..end])
+    }
 }
 
 impl Common {
@@ -112,73 +139,76 @@ impl Common {
         let response = res.map(|part| put(&mut parts, part));
         let completeness = put(&mut parts, shared.completeness);
         let tls = shared.tls.map(|part| put(&mut parts, part));
-        let text = |f: fn(&Request<T, B>) -> &T| req.map(|r| f(r).as_ref().to_owned()).unwrap_or_default();
-        let record = ArtifactRecord {
-            time_unix_ns: shared.time_unix_ns,
-            digest: Digest([0; 20]),
-            request_method: text(|r| &r.method),
-            request_host: text(|r| &r.authority),
-            request_scheme: text(|r| &r.scheme),
-            request_path: text(|r| &r.path),
-            request_protocol: text(|r| &r.protocol),
-            request_content_type: text(|r| &r.content_type),
-            response_status: res.map(|r| r.status),
-            response_content_type: res.map(|r| r.content_type.as_ref().to_owned()).unwrap_or_default(),
-            duration_ns: shared.timing.total_ns,
-            ttfb_ns: shared.timing.ttfb_ns,
-            bytes_sent: 0,
-            bytes_received: 0,
-            process_exe: String::new(),
-            process_pid: 0,
-            process_unit: String::new(),
-            container_id: String::new(),
-            container_name: String::new(),
-            direction: Direction::default(),
-            end: End::default(),
-            level: shared.level,
-            complete: shared.completeness.complete,
-            error_type: shared.error_type.map(str::to_owned),
-            request_id: String::new(),
-            connection_id: String::new(),
-            exchange_id: shared.exchange_id.to_owned(),
-        };
+        let mut texts = Texts { all: SPARE_TEXT.take(), ends: [0; TEXTS] };
+        texts.fill([
+            req.map_or("", |r| r.method.as_ref()),
+            req.map_or("", |r| r.authority.as_ref()),
+            req.map_or("", |r| r.scheme.as_ref()),
+            req.map_or("", |r| r.path.as_ref()),
+            req.map_or("", |r| r.protocol.as_ref()),
+            req.map_or("", |r| r.content_type.as_ref()),
+            res.map_or("", |r| r.content_type.as_ref()),
+            shared.exchange_id,
+            shared.transaction_time,
+            shared.error_type.unwrap_or_default(),
+            shared.rule.unwrap_or_default(),
+        ]);
         Common {
             parts,
             request,
             response,
             completeness,
             tls,
-            transaction_time: shared.transaction_time.to_owned(),
+            texts,
+            has_error: shared.error_type.is_some(),
+            has_rule: shared.rule.is_some(),
+            status: res.map(|r| r.status),
+            time_unix_ns: shared.time_unix_ns,
             duration_ms: shared.duration_ms,
-            rule: shared.rule.map(str::to_owned),
             timing: shared.timing,
-            record,
+            level: shared.level,
+            complete: shared.completeness.complete,
         }
     }
 
     /// The host that was asked for, with its port when it was given; empty without a request.
     #[must_use]
     pub fn authority(&self) -> &str {
-        &self.record.request_host
+        let [_, authority, ..] = self.texts.list();
+        authority
     }
 
     /// The object of one end, named by its SHA-1, and its record.
     #[must_use]
     pub fn seal<T: Text, P: Serialize, R: Serialize>(&self, observed: Observed<'_, T, P, R>) -> Sealed {
         let Observed { metadata, direction, end, process, shown, connection, redactions } = observed;
+        let [
+            method,
+            authority,
+            scheme,
+            path,
+            protocol,
+            request_type,
+            response_type,
+            exchange_id,
+            transaction_time,
+            error_type,
+            rule,
+        ] = self.texts.list();
+        let error_type = self.has_error.then_some(error_type);
         let part = |range: &Range<usize>| Part(&self.parts[range.clone()]);
         let form = Form {
             metadata,
             request: self.request.as_ref().map(part),
             response: self.response.as_ref().map(part),
-            transaction_time: self.transaction_time.as_str(),
+            transaction_time,
             duration_ms: self.duration_ms,
             direction,
             end,
-            level: self.record.level,
-            rule: self.rule.as_deref(),
-            exchange_id: &self.record.exchange_id,
-            error_type: self.record.error_type.as_deref(),
+            level: self.level,
+            rule: self.has_rule.then_some(rule),
+            exchange_id,
+            error_type,
             timing: self.timing,
             completeness: part(&self.completeness),
             process: shown,
@@ -189,7 +219,18 @@ impl Common {
         let mut bytes = Vec::with_capacity(2048 + self.parts.len());
         put(&mut bytes, &form);
         let record = ArtifactRecord {
+            time_unix_ns: self.time_unix_ns,
             digest: Digest::of(&bytes),
+            request_method: method.to_owned(),
+            request_host: authority.to_owned(),
+            request_scheme: scheme.to_owned(),
+            request_path: path.to_owned(),
+            request_protocol: protocol.to_owned(),
+            request_content_type: request_type.to_owned(),
+            response_status: self.status,
+            response_content_type: response_type.to_owned(),
+            duration_ns: self.timing.total_ns,
+            ttfb_ns: self.timing.ttfb_ns,
             bytes_sent: metadata.bytes_sent,
             bytes_received: metadata.bytes_received,
             process_exe: process.exe.clone(),
@@ -199,9 +240,12 @@ impl Common {
             container_name: metadata.container_name.as_ref().to_owned(),
             direction,
             end,
+            level: self.level,
+            complete: self.complete,
+            error_type: error_type.map(str::to_owned),
             request_id: metadata.request_id.as_ref().to_owned(),
             connection_id: metadata.connection_id.as_ref().to_owned(),
-            ..self.record.clone()
+            exchange_id: exchange_id.to_owned(),
         };
         Sealed { bytes, record }
     }
@@ -213,6 +257,7 @@ const LARGEST_SPARE: usize = 256 * 1024;
 thread_local! {
     /// The parts of the last exchange of this thread, for the next one's: a buffer of their size is dear.
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static SPARE_TEXT: Cell<String> = const { Cell::new(String::new()) };
 }
 
 impl Drop for Common {
@@ -220,6 +265,9 @@ impl Drop for Common {
         if self.parts.capacity() <= LARGEST_SPARE {
             // Fails while the thread ends; then nobody needs it.
             let _ = SPARE.try_with(|spare| spare.set(std::mem::take(&mut self.parts)));
+        }
+        if self.texts.all.capacity() <= LARGEST_SPARE {
+            let _ = SPARE_TEXT.try_with(|spare| spare.set(std::mem::take(&mut self.texts.all)));
         }
     }
 }

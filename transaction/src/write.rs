@@ -59,6 +59,7 @@ impl Writer<'_> {
 
 /// RFC 8259 section 7: these alone must be escaped, and `serde_json` escapes no others. Eight bytes at a time,
 /// the last eight once more, because most texts are short.
+#[inline]
 fn needs_escape(text: &[u8]) -> bool {
     match text.last_chunk::<8>() {
         Some(last) => {
@@ -103,6 +104,7 @@ impl<'w, 'a> Serializer for &'w mut Writer<'a> {
         serialize_f64: f64, serialize_char: char
     );
 
+    #[inline]
     fn serialize_str(self, v: &str) -> Result<(), Error> {
         if needs_escape(v.as_bytes()) {
             return serde_json::to_writer(&mut *self.out, v);
@@ -217,11 +219,13 @@ struct Members<'w, 'a> {
 }
 
 impl<'w, 'a> Members<'w, 'a> {
+    #[inline]
     fn new(to: &'w mut Writer<'a>, open: u8, close: u8) -> Self {
         to.out.push(open);
         Members { to, first: true, close }
     }
 
+    #[inline]
     fn next(&mut self) -> &mut Writer<'a> {
         if !std::mem::take(&mut self.first) {
             self.to.out.push(b',');
@@ -229,6 +233,7 @@ impl<'w, 'a> Members<'w, 'a> {
         self.to
     }
 
+    #[inline]
     fn close(self) {
         self.to.out.push(self.close);
     }
@@ -289,9 +294,11 @@ impl SerializeStruct for Members<'_, '_> {
     type Error = Error;
 
     fn serialize_field<T: ?Sized + Serialize>(&mut self, name: &'static str, value: &T) -> Result<(), Error> {
-        let out = &mut *self.next().out;
+        let before: &[u8] = if std::mem::take(&mut self.first) { b"\"" } else { b",\"" };
+        let out = &mut *self.to.out;
+        out.reserve(name.len() + 64);
         // Members' names are this crate's own: none needs an escape.
-        out.push(b'"');
+        out.extend_from_slice(before);
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(b"\":");
         value.serialize(&mut *self.to)
