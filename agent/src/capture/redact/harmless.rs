@@ -42,7 +42,10 @@ fn known(name: &[u8], value: &[u8], judge: impl FnOnce() -> bool) -> bool {
     let place = place(name, value);
     let known = KNOWN.with_borrow(|known| {
         let field = &known.0[place];
-        field.value == name.len() && field.text.split_at(field.value) == (name, value)
+        // An empty name is not compared: see `process::same`.
+        field.value == name.len()
+            && (name.is_empty() || field.text.starts_with(name))
+            && &field.text[name.len()..] == value
     });
     if known {
         return true;
