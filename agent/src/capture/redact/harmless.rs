@@ -1,7 +1,8 @@
 //! Header fields that were found to hold nothing secret, and names of JSON members that no secret goes by: clients
 //! and servers repeat most of theirs word for word.
 //!
-//! What is secret in a field is told by its name and value alone, so the answer for equal ones is the same.
+//! What is secret in a field is told by its name and value alone, so the answer for equal ones is the same: the
+//! lists are constants of the program. Lists that can be configured would make this a part of their `Redactor`.
 //! Bounded: [`PLACES`] of both of at most [`LONGEST`] bytes for each thread; nothing secret is ever kept here.
 
 use std::cell::RefCell;
