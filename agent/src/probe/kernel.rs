@@ -50,8 +50,8 @@ pub enum Error {
         program: &'static str,
         /// `load` or `attach`.
         what: &'static str,
-        /// The loader's error.
-        error: Box<ProgramError>,
+        /// The kernel's or the loader's answer, without the verifier's words.
+        error: String,
         /// What the kernel lacks.
         hint: &'static str,
     },
@@ -126,6 +126,11 @@ const OFFSETS: [(&str, &str); 21] = [
     ("TCP_SND_NXT", "tcp_sock.snd_nxt"),
 ];
 
+const NEEDS_STORAGE: &str = ". Most likely it has no socket storage in tracing programs (Linux 5.11); tapstack needs Linux \
+     5.17 or later. TAPSTACK_LOG=debug shows the verifier's words";
+const NEEDS_LOOP: &str = ". Most likely it has no bpf_loop (Linux 5.17), which tapstack needs. TAPSTACK_LOG=debug shows the \
+     verifier's words";
+
 const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/agent-ebpf.o"));
 
 impl Kernel {
@@ -150,15 +155,15 @@ impl Kernel {
         let kernel_btf = aya::Btf::from_sys_fs()?;
         let mut notes = Vec::new();
         // Owners first: no segment may be seen before its connection can be.
-        trace(&mut bpf, "state", "inet_sock_set_state", &kernel_btf, ". Linux 5.11 or later has what it needs")?;
-        trace(&mut bpf, "reader", "tcp_rcv_space_adjust", &kernel_btf, ". Linux 5.11 or later has what it needs")?;
+        trace(&mut bpf, "state", "inet_sock_set_state", &kernel_btf, NEEDS_STORAGE)?;
+        trace(&mut bpf, "reader", "tcp_rcv_space_adjust", &kernel_btf, NEEDS_STORAGE)?;
         if let Err(first) = trace(&mut bpf, "exec", "sched_process_exec", &kernel_btf, "") {
             trace(&mut bpf, "exec_no_name", "sched_process_exec", &kernel_btf, "")?;
             notes.push(format!("file names of short-lived programs are not read: {first}"));
         }
         for (name, kind) in [("edge_in", CgroupSkbAttachType::Ingress), ("edge_out", CgroupSkbAttachType::Egress)] {
             let p: &mut CgroupSkb = program(&mut bpf, name)?;
-            p.load().map_err(refused(name, "load", ". Linux 5.17 or later has what it needs"))?;
+            p.load().map_err(refused(name, "load", NEEDS_LOOP))?;
             // A cgroup link is always "multi": other programs keep running beside it. The loader would
             // hand any other mode's flag on, which the kernel refuses for links.
             p.attach(&root, kind, CgroupAttachMode::Single).map_err(refused(name, "attach", ""))?;
@@ -273,7 +278,17 @@ fn map(map: &'static str) -> impl Fn(aya::maps::MapError) -> Error {
 }
 
 fn refused(program: &'static str, what: &'static str, hint: &'static str) -> impl Fn(ProgramError) -> Error {
-    move |error| Error::Program { program, what, error: Box::new(error), hint }
+    move |error| {
+        let error = match error {
+            ProgramError::LoadError { io_error, verifier_log } => {
+                // Pages of it, and of no use to who only wants to know what to do.
+                tracing::debug!(program, %verifier_log, "The kernel's verifier says why.");
+                io_error.to_string()
+            }
+            other => other.to_string(),
+        };
+        Error::Program { program, what, error, hint }
+    }
 }
 
 fn program<'a, P>(bpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, Error>
