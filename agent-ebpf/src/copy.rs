@@ -55,6 +55,10 @@ unsafe fn piece<const N: usize>(job: &Job, offset: u32, want: u32) -> bool {
             // Only the last piece ends a run.
             (*r).data.header.flags &= !flag::CAPPED;
         }
+        if offset != 0 {
+            // Only the first piece comes after earlier copies alone; the others come after the first.
+            (*r).data.header.flags &= !flag::SETTLED;
+        }
         if bpf_skb_load_bytes(job.skb.cast(), job.at + offset, (&raw mut (*r).bytes).cast(), n) != 0 {
             count(counter::LOAD_FAILED, 1);
             e.discard(NO_WAKEUP);
@@ -89,7 +93,7 @@ extern "C" fn step(i: u32, job: *mut Job) -> i64 {
         0
     } else {
         // This piece and all behind it.
-        count(counter::RING_FULL_BYTES, left as u64);
+        count(counter::LOST_BYTES, left as u64);
         job.lost = left;
         1
     }

@@ -175,6 +175,15 @@ unsafe fn edge(skb: *mut __sk_buff, direction: u8) {
         let d = direction as usize & 1;
         s.bytes[d] += g.len as u64;
         s.segments[d] += 1;
+        // Received again? Kept up in any case, so that it holds when it is needed.
+        let mut again = false;
+        if direction == direction::IN {
+            let end = g.seq.wrapping_add(g.len);
+            again = s.segments[1] != 1 && (end.wrapping_sub(s.received) as i32) <= 0;
+            if !again {
+                s.received = end;
+            }
+        }
         if s.protocol == protocol::OTHER {
             return;
         }
@@ -231,13 +240,17 @@ unsafe fn edge(skb: *mut __sk_buff, direction: u8) {
                 // parsing here.
                 s.run[1 - d] = 0;
                 let run = s.run[d];
+                // On loopback the sender's side counts.
+                let counted = !loopback || direction == direction::OUT;
                 if run >= settings.cap {
-                    count(counter::CAPPED_BYTES, todo as u64);
+                    if counted {
+                        count(counter::CAPPED_BYTES, todo as u64);
+                    }
                     return;
                 }
                 let left = settings.cap - run;
                 if todo >= left {
-                    if todo > left {
+                    if todo > left && counted {
                         count(counter::CAPPED_BYTES, (todo - left) as u64);
                     }
                     todo = left;
@@ -279,15 +292,10 @@ unsafe fn edge(skb: *mut __sk_buff, direction: u8) {
             if !t.is_null() {
                 r.confirmed = (*t).rcv_nxt;
             }
-            if direction == direction::IN {
-                let end = g.seq.wrapping_add(g.len);
-                if s.segments[1] == 1 || (end.wrapping_sub(s.received) as i32) > 0 {
-                    s.received = end;
-                } else {
-                    let tcp = tcp_sock(sk);
-                    if tcp != 0 && !locked_by_user(tcp) {
-                        r.header.flags |= flag::SETTLED;
-                    }
+            if again {
+                let tcp = tcp_sock(sk);
+                if tcp != 0 && !locked_by_user(tcp) {
+                    r.header.flags |= flag::SETTLED;
                 }
             }
         }

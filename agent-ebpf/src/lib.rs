@@ -156,6 +156,10 @@ pub struct Connection {
     pub confirmed: u32,
     /// Process id of the owner's parent: names a forked child that never ran a program of its own.
     pub owner_parent: u32,
+    /// Next sequence number to be sent (`snd_nxt`): everything before it has passed the hook.
+    pub sent: u32,
+    /// Unused.
+    pub pad: u32,
 }
 
 /// Longest file name in [`Exec`].
@@ -211,8 +215,9 @@ pub mod counter {
     pub const RECORDS: u32 = 0;
     /// Data records lost because the ring was full.
     pub const RING_FULL: u32 = 1;
-    /// Bytes lost with them: the rest of a segment goes with its first lost record.
-    pub const RING_FULL_BYTES: u32 = 2;
+    /// Bytes lost with them, or because they could not be read: the rest of a segment goes with its first lost
+    /// record.
+    pub const LOST_BYTES: u32 = 2;
     /// Control records lost because the ring was full.
     pub const CONTROL_FULL: u32 = 3;
     /// Payload could not be read from the packet.
@@ -235,7 +240,7 @@ pub mod counter {
     pub const NAMES: [&str; 11] = [
         "records",
         "ring_full_records",
-        "ring_full_bytes",
+        "lost_bytes",
         "control_ring_full_records",
         "load_failed",
         "no_storage",

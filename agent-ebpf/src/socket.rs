@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 
 use crate::{
-    kernel::{self, SELF, TCP_RCV_NXT, Task, address, count, global, member},
+    kernel::{self, SELF, TCP_RCV_NXT, TCP_SND_NXT, Task, address, count, global, member},
     shape::LOOK,
 };
 
@@ -150,6 +150,8 @@ pub unsafe fn report(kind: u8, direction: u8, s: &Socket, tcp: u64) {
         (*c).base = s.base;
         (*c).lost = s.lost;
         (*c).confirmed = if kind == kind::OWNER { 0 } else { member(tcp, &TCP_RCV_NXT) };
+        (*c).sent = if kind == kind::OWNER { 0 } else { member(tcp, &TCP_SND_NXT) };
+        (*c).pad = 0;
         (*c).owner_parent = s.owner_parent;
     }
     e.submit(NO_WAKEUP);

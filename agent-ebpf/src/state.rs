@@ -38,8 +38,21 @@ pub fn state(ctx: BtfTracePointContext) -> i32 {
             let s = storage(sk, false);
             if !s.is_null() && (*s).known != 0 {
                 report(kind::CLOSE, 0, &*s, tcp);
-                // A socket that connects again begins anew; its address is learned again.
-                (*s).known = 0;
+                // A socket that connects again begins anew; only its owner stays.
+                let s = &mut *s;
+                s.known = 0;
+                s.flags &= flag::OWN;
+                if s.flags == 0 {
+                    s.protocol = protocol::UNKNOWN;
+                }
+                s.tries = 0;
+                s.head_len = 0;
+                s.received = 0;
+                s.run = [0; 2];
+                s.handshake = [0; 2];
+                s.bytes = [0; 2];
+                s.segments = [0; 2];
+                s.lost = [0; 2];
             }
             return 0;
         }

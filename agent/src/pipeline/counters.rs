@@ -66,6 +66,8 @@ counters! {
     panics,
     /// Records and connections not taken to their end because the stop was asked for and time was up.
     dropped_at_stop,
+    /// Records for a worker that had died.
+    lost_records,
     /// Records that could not be read.
     unreadable_records,
 }

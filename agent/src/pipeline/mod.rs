@@ -79,6 +79,9 @@ pub enum Error {
     System(#[from] std::io::Error),
 }
 
+/// Owners of sockets by cookie: process and start in nanoseconds since boot.
+type Owners = HashMap<u64, (u32, Option<u64>)>;
+
 /// What the workers share.
 struct Shared {
     host: Host,
@@ -87,8 +90,8 @@ struct Shared {
     sink: Arc<dyn Sink>,
     budget: Arc<Budget>,
     counters: Arc<Counters>,
-    /// Owners of sockets older than the agent, by cookie: process and start in nanoseconds since boot.
-    seeds: OnceLock<HashMap<u64, (u32, Option<u64>)>>,
+    /// Owners of sockets older than the agent, once they are found.
+    seeds: Arc<OnceLock<Owners>>,
     /// Set at the stop: what is not done by then is counted and let go.
     deadline: OnceLock<Instant>,
 }
@@ -108,7 +111,6 @@ pub struct Pipeline {
     shared: Arc<Shared>,
     stop: Arc<AtomicBool>,
     reader: Option<JoinHandle<()>>,
-    seeder: Option<JoinHandle<()>>,
     counters: Arc<Counters>,
     notes: Vec<String>,
 }
@@ -136,19 +138,27 @@ impl Pipeline {
             sink,
             budget: Budget::new(settings.budget),
             counters: Arc::clone(&counters),
-            seeds: OnceLock::new(),
+            seeds: Arc::default(),
             deadline: OnceLock::new(),
         });
         let (stops, stopping) = mpsc::channel();
         let workers = worker::Pool::start(&shared, worker_count(settings.workers), &stops)?;
         let stop = Arc::new(AtomicBool::new(false));
-        let reader = reader::Reader::new(kernel, workers, Arc::clone(&shared), recorder, stopping);
+        let reader = reader::Reader::new(
+            kernel,
+            u64::from(settings.kernel.ring_bytes),
+            workers,
+            Arc::clone(&shared),
+            recorder,
+            stopping,
+        );
         let flag = Arc::clone(&stop);
         let reader = std::thread::Builder::new().name("ring-reader".into()).spawn(move || reader.run(&flag))?;
         // Owners of old sockets take a walk through /proc: beside the capture, not before it.
-        let seeds = Arc::clone(&shared);
-        let seeder = std::thread::Builder::new().name("seed".into()).spawn(move || seed(&seeds))?;
-        Ok(Pipeline { shared, stop, reader: Some(reader), seeder: Some(seeder), counters, notes })
+        let seeds = Arc::clone(&shared.seeds);
+        // Nobody waits for it: on a large host it takes seconds, and it holds nothing.
+        std::thread::Builder::new().name("seed".into()).spawn(move || seed(&seeds))?;
+        Ok(Pipeline { shared, stop, reader: Some(reader), counters, notes })
     }
 
     /// Counters of all rooms.
@@ -172,10 +182,8 @@ impl Pipeline {
         // The workers see the deadline even while the reader waits for one of them.
         self.shared.deadline.get_or_init(|| Instant::now() + STOP_PATIENCE);
         self.stop.store(true, Ordering::Relaxed);
-        for thread in [self.reader.take(), self.seeder.take()].into_iter().flatten() {
-            if thread.join().is_err() {
-                tracing::error!("A capture thread panicked; what it held is lost.");
-            }
+        if self.reader.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("The thread that reads the rings has panicked; what it held is lost.");
         }
     }
 }
@@ -191,16 +199,16 @@ fn worker_count(asked: usize) -> usize {
     if asked == 0 { cores.min(4) } else { asked.min(64) }
 }
 
-fn seed(shared: &Shared) {
+fn seed(owners: &OnceLock<Owners>) {
     match crate::connection::seed::seed() {
         Ok(found) => {
-            let owners = found
-                .into_iter()
-                .filter(|s| s.pid != 0)
-                .map(|s| (s.cookie, (s.pid, None)))
-                .collect::<HashMap<u64, (u32, Option<u64>)>>();
-            tracing::debug!(sockets = owners.len(), "Found the owners of sockets that are older than this process.");
-            let _ = shared.seeds.set(owners);
+            let per_second = process::Boot::read().ticks_per_second.max(1);
+            let start = |ticks: u64| (ticks != 0).then(|| ticks.saturating_mul(1_000_000_000 / per_second));
+            let found: Owners =
+                found.into_iter().filter(|s| s.pid != 0).map(|s| (s.cookie, (s.pid, start(s.start_ticks)))).collect();
+            tracing::debug!(sockets = found.len(), "Found the owners of sockets that are older than this process.");
+            // Set once, here.
+            let _ = owners.set(found);
         }
         Err(error) => {
             tracing::warn!(%error, "Owners of sockets older than this process are found only when they send.");

@@ -1,7 +1,7 @@
 //! The thread that drains the rings. It reads no files and parses nothing but a record's head.
 
 use std::{
-    collections::HashSet,
+    collections::{HashSet, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -28,7 +28,50 @@ const NAPS: [(u32, Duration); 3] =
 /// Rounds without a record (about 300 ms) after which memory of the last burst is given back.
 const QUIET: u32 = 100;
 
+/// Ends of connections that wait until the data before them have been taken: until the data ring was found empty in a
+/// later round (a record that is still being written hides those behind it), or as much was taken as it holds.
+struct Ends {
+    waiting: VecDeque<(u64, u64, Vec<u8>)>,
+    ring_bytes: u64,
+    taken: u64,
+    /// Rounds that found the ring empty.
+    empty: u64,
+}
+
+impl Ends {
+    fn new(ring_bytes: u64) -> Self {
+        Ends { waiting: VecDeque::new(), ring_bytes, taken: 0, empty: 0 }
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        self.waiting.push_back((self.taken, self.empty, bytes.to_vec()));
+    }
+
+    /// A round has taken so many bytes of the data ring.
+    fn consumed(&mut self, bytes: u64, empty: bool) {
+        self.taken += bytes;
+        self.empty += u64::from(empty);
+    }
+
+    /// The next end whose data have been taken.
+    fn next(&mut self) -> Option<Vec<u8>> {
+        let (taken, empty, _) = self.waiting.front()?;
+        // Its own round does not count.
+        let due = self.empty >= empty + 2 || self.taken - taken >= self.ring_bytes;
+        if due { self.waiting.pop_front().map(|(_, _, bytes)| bytes) } else { None }
+    }
+
+    fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}
+
 pub(super) struct Reader {
+    ring_bytes: u64,
     kernel: Kernel,
     workers: Pool,
     shared: Arc<Shared>,
@@ -71,18 +114,18 @@ impl Recording {
 impl Reader {
     pub(super) fn new(
         kernel: Kernel,
+        ring_bytes: u64,
         workers: Pool,
         shared: Arc<Shared>,
         recorder: Option<Recorder>,
         stopping: mpsc::Receiver<u64>,
     ) -> Self {
         let recorder = recorder.map(|recorder| Recording { recorder, known: HashSet::new(), failed: false });
-        Reader { kernel, workers, shared, recorder, stopping }
+        Reader { ring_bytes, kernel, workers, shared, recorder, stopping }
     }
 
     pub(super) fn run(mut self, stop: &AtomicBool) {
-        // Ends of connections wait here until the data before them have been taken.
-        let mut ends: Vec<Vec<u8>> = Vec::new();
+        let mut ends = Ends::new(self.ring_bytes);
         let mut idle = 0u32;
         let mut stopping_now = false;
         let mut counted = Instant::now();
@@ -94,7 +137,7 @@ impl Reader {
                     tracing::debug!(%error, "The kernel side goes on copying until it is detached.");
                 }
             }
-            let Reader { kernel, workers, shared, recorder, stopping } = &mut self;
+            let Reader { kernel, workers, shared, recorder, stopping, .. } = &mut self;
             // A recording holds the records in the order in which they are handed on.
             let mut hand_on = |record: &Record<'_>, bytes: &[u8]| {
                 if let Some(r) = recorder {
@@ -108,20 +151,23 @@ impl Reader {
             let unreadable = &shared.counters.unreadable_records;
             let control = kernel.drain_control(|bytes| match Record::parse(bytes) {
                 Some(Record::Connection(c)) if matches!(c.header.kind, kind::CLOSE | kind::END) => {
-                    ends.push(bytes.to_vec());
+                    ends.push(bytes);
                 }
                 Some(record) => hand_on(&record, bytes),
                 None => Counters::add(unreadable, 1),
             });
-            let data = kernel.drain_data(TURN, |bytes| match Record::parse(bytes) {
-                Some(record) => hand_on(&record, bytes),
-                None => Counters::add(unreadable, 1),
+            let mut taken = 0;
+            let data = kernel.drain_data(TURN, |bytes| {
+                taken += bytes.len() as u64;
+                match Record::parse(bytes) {
+                    Some(record) => hand_on(&record, bytes),
+                    None => Counters::add(unreadable, 1),
+                }
             });
-            if data < TURN {
-                for bytes in ends.drain(..) {
-                    if let Some(record) = Record::parse(&bytes) {
-                        hand_on(&record, &bytes);
-                    }
+            ends.consumed(taken, data < TURN);
+            while let Some(bytes) = ends.next() {
+                if let Some(record) = Record::parse(&bytes) {
+                    hand_on(&record, &bytes);
                 }
             }
             workers.flush();
@@ -144,7 +190,8 @@ impl Reader {
                     give_back_memory();
                 }
             }
-            if last && (data < TURN || self.shared.late()) {
+            if last && ((data < TURN && ends.is_empty()) || self.shared.late()) {
+                Counters::add(&self.shared.counters.dropped_at_stop, ends.len() as u64);
                 break;
             }
             if data < TURN {
@@ -171,5 +218,32 @@ impl Reader {
         for (to, from) in shared.counters.kernel.iter().zip(kernel.counters()) {
             to.store(from, Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Ends;
+
+    #[test]
+    fn an_end_waits_for_a_later_round_that_finds_the_ring_empty() {
+        let mut ends = Ends::new(1000);
+        ends.push(b"first");
+        ends.consumed(10, true);
+        assert_eq!(ends.next(), None, "its own round does not count");
+        ends.push(b"second");
+        ends.consumed(0, true);
+        assert_eq!(ends.next().as_deref(), Some(&b"first"[..]));
+        assert_eq!((ends.next(), ends.len()), (None, 1));
+    }
+
+    #[test]
+    fn an_end_does_not_wait_for_ever_while_the_ring_is_never_empty() {
+        let mut ends = Ends::new(1000);
+        ends.push(b"end");
+        ends.consumed(999, false);
+        assert_eq!(ends.next(), None);
+        ends.consumed(1, false);
+        assert!(ends.next().is_some() && ends.is_empty());
     }
 }

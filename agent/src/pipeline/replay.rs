@@ -27,7 +27,7 @@ pub fn replay(path: &Path, settings: &Settings, sink: Arc<dyn Sink>) -> Result<A
         sink,
         budget: Budget::new(settings.budget),
         counters: Arc::clone(&counters),
-        seeds: OnceLock::new(),
+        seeds: Arc::default(),
         deadline: OnceLock::new(),
     });
     let mut worker = Worker::new(Arc::clone(&shared), None);

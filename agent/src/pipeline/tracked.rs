@@ -151,32 +151,28 @@ impl Tracked {
         }
     }
 
-    /// What `side` sends has ended; `confirmed` is what its receiver expects next.
-    pub(super) fn end(&mut self, side: Side, confirmed: Option<u32>, ns: u64, out: &mut Vec<Output>) {
+    /// What `side` sends has ended: its next sequence number is `next`, and `lost` bytes of it met a full ring.
+    pub(super) fn end(&mut self, side: Side, next: u32, lost: u32, ns: u64, out: &mut Vec<Output>) {
         if let Some(http) = &mut self.http {
             http.on(side, out, |s, feed| {
-                if let Some(next) = confirmed {
-                    // The FIN has taken one sequence number; the last byte is delivered by finish().
-                    s.confirm(next.wrapping_sub(1), feed);
-                }
+                s.lost(u64::from(lost));
+                // The FIN has taken one sequence number; the last byte is delivered by finish().
+                s.confirm(next.wrapping_sub(1), feed);
                 s.finish(feed);
             });
             http.parser.end(side, ns, out);
         }
     }
 
-    /// The connection is over: everything unfinished is handed on, and the parser is let go.
-    pub(super) fn close(
-        &mut self,
-        confirmed: Option<(Side, u32)>,
-        ns: u64,
-        counters: &Counters,
-        out: &mut Vec<Output>,
-    ) {
+    /// The connection is over: everything unfinished is handed on, and the parser is let go. `last`: by side, the next
+    /// sequence number that it would send, and how many of its bytes met a full ring.
+    pub(super) fn close(&mut self, last: Option<[(u32, u32); 2]>, ns: u64, counters: &Counters, out: &mut Vec<Output>) {
         let Some(mut http) = self.http.take() else { return };
         for side in [Side::A, Side::B] {
             http.on(side, out, |s, feed| {
-                if let Some((_, next)) = confirmed.filter(|c| c.0 == side) {
+                if let Some(last) = last {
+                    let (next, lost) = last[ends::index(side)];
+                    s.lost(u64::from(lost));
                     s.confirm(next.wrapping_sub(1), feed);
                 }
                 s.finish(feed);

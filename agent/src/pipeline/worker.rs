@@ -6,7 +6,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, mpsc},
+    sync::{Arc, atomic::AtomicU64, mpsc},
     thread::JoinHandle,
     time::Duration,
 };
@@ -41,6 +41,7 @@ const NEXT_REPORT_NS: u64 = 10_000_000_000;
 /// The workers as the reader sees them.
 pub(super) struct Pool {
     lanes: Vec<Lane>,
+    counters: Arc<Counters>,
 }
 
 struct Lane {
@@ -58,7 +59,7 @@ impl Pool {
             let thread = std::thread::Builder::new().name(format!("flow-{n}")).spawn(move || worker.run(&batches))?;
             lanes.push(Lane { batch: Batch::default(), queue: Some(queue), thread: Some(thread) });
         }
-        Ok(Pool { lanes })
+        Ok(Pool { lanes, counters: Arc::clone(&shared.counters) })
     }
 
     /// Puts a record on its way; `bytes` are its own.
@@ -76,12 +77,13 @@ impl Pool {
         let lane = &mut self.lanes[lane];
         lane.batch.push(bytes);
         if lane.batch.is_full() {
-            lane.send();
+            lane.send(&self.counters.lost_records);
         }
     }
 
     pub(super) fn flush(&mut self) {
-        self.lanes.iter_mut().filter(|l| !l.batch.is_empty()).for_each(Lane::send);
+        let lost = &self.counters.lost_records;
+        self.lanes.iter_mut().filter(|l| !l.batch.is_empty()).for_each(|l| l.send(lost));
     }
 
     /// Ends the workers after what they have.
@@ -97,11 +99,11 @@ impl Pool {
 }
 
 impl Lane {
-    fn send(&mut self) {
+    fn send(&mut self, lost: &AtomicU64) {
         let batch = std::mem::take(&mut self.batch);
-        if let Some(queue) = &self.queue {
-            // Fails only when the worker is gone, and stop() reports that.
-            let _ = queue.send(batch);
+        if let Some(Err(gone)) = self.queue.as_ref().map(|queue| queue.send(batch)) {
+            // The worker has died, which its guard should not let happen; stop() says so.
+            Counters::add(lost, gone.0.records().count() as u64);
         }
     }
 }
@@ -182,15 +184,19 @@ impl Worker {
             Record::Connection(c) => c.address,
             Record::Exec(_) => return,
         };
-        let taken = catch_unwind(AssertUnwindSafe(|| match record {
-            Record::Data(d, payload) => self.data(&d, payload),
-            Record::Connection(c) => self.report(&c),
+        self.guarded(Key::of(&address).0, |worker| match record {
+            Record::Data(d, payload) => worker.data(&d, payload),
+            Record::Connection(c) => worker.report(&c),
             Record::Exec(_) => {}
-        }));
-        if taken.is_err() {
+        });
+    }
+
+    /// Runs `f`; a panic in it ends the connections of `key` only, and is counted.
+    fn guarded(&mut self, key: Key, f: impl FnOnce(&mut Self)) {
+        if catch_unwind(AssertUnwindSafe(|| f(self))).is_err() {
             Counters::add(&self.shared.counters.panics, 1);
             self.out.clear();
-            let gone = self.connections.remove(&Key::of(&address).0).map_or(0, |g| g.len());
+            let gone = self.connections.remove(&key).map_or(0, |g| g.len());
             self.count = self.count.saturating_sub(gone);
         }
     }
@@ -198,6 +204,13 @@ impl Worker {
     /// The generation of `key` that a socket belongs to; made when there is none. Its index.
     fn find(&mut self, key: Key, address: &Address, cookie: u64, base: Option<[u32; 2]>, time: u64) -> usize {
         let generations = self.connections.entry(key).or_default();
+        // Its own place first: an older generation's end may be handed on after a newer one has begun.
+        let its_own = |t: &Tracked| {
+            t.connection.ends[ends::index(t.connection.side(address))].as_ref().map(|e| e.cookie) == Some(cookie)
+        };
+        if let Some(i) = generations.iter().rposition(its_own) {
+            return i;
+        }
         let fits = |t: &Tracked| t.connection.admits(t.connection.side(address), cookie, base);
         if let Some(i) = generations.iter().rposition(fits) {
             return i;
@@ -307,20 +320,23 @@ impl Worker {
                 self.join_early(key);
             }
             kind::END => {
-                let (sender, confirmed) = if c.header.direction == direction::IN {
-                    // The FIN took one number of its own.
-                    (ends::other(side), Some(c.confirmed))
+                // What the peer sends ends where this socket has accepted it, its own where it has sent it.
+                let (sender, next, lost) = if c.header.direction == direction::IN {
+                    (ends::other(side), c.confirmed, c.lost[1])
                 } else {
-                    (side, None)
+                    (side, c.sent, c.lost[0])
                 };
-                t.end(sender, confirmed, time, &mut self.out);
+                t.end(sender, next, lost, time, &mut self.out);
                 self.emit(key, i);
             }
             kind::CLOSE => {
                 if let Some(end) = &mut t.connection.ends[mine] {
                     end.closed = true;
                 }
-                t.close(Some((ends::other(side), c.confirmed)), time, &shared.counters, &mut self.out);
+                let mut last = [(0, 0); 2];
+                last[mine] = (c.sent, c.lost[0]);
+                last[theirs] = (c.confirmed, c.lost[1]);
+                t.close(Some(last), time, &shared.counters, &mut self.out);
                 self.emit(key, i);
                 self.closed(key, i, side, time);
             }
@@ -501,16 +517,31 @@ impl Worker {
         shared.sink.connection(event);
     }
 
+    /// Gives up what has waited too long in one connection.
+    fn expire(&mut self, key: Key, serial: u64, time: u64) {
+        let Some(generations) = self.connections.get_mut(&key) else { return };
+        let Some(i) = generations.iter().position(|t| t.serial == serial) else { return };
+        generations[i].expire(time, &mut self.out);
+        if generations[i].waiting() {
+            self.waiting.insert((key, serial));
+        }
+        self.emit(key, i);
+    }
+
+    /// Hands on what is unfinished in the connections of `key`.
+    fn close_all(&mut self, key: Key, time: u64) {
+        for i in 0..self.connections.get(&key).map_or(0, Vec::len) {
+            if let Some(t) = self.connections.get_mut(&key).and_then(|g| g.get_mut(i)) {
+                t.close(None, time, &self.shared.counters, &mut self.out);
+            }
+            self.emit(key, i);
+        }
+    }
+
     /// Looks after what waits: segments, reports, records of listeners, and the table's size.
     pub(super) fn tick(&mut self, time: u64) {
         for (key, serial) in std::mem::take(&mut self.waiting) {
-            let Some(generations) = self.connections.get_mut(&key) else { continue };
-            let Some(i) = generations.iter().position(|t| t.serial == serial) else { continue };
-            generations[i].expire(time, &mut self.out);
-            if generations[i].waiting() {
-                self.waiting.insert((key, serial));
-            }
-            self.emit(key, i);
+            self.guarded(key, |worker| worker.expire(key, serial, time));
         }
         while let Some(Reverse((at, key, serial, second))) = self.due.peek().copied() {
             if at > time {
@@ -528,20 +559,22 @@ impl Worker {
         }
         self.early.retain(|(r, _)| time.saturating_sub(r.header.time) < 5_000_000_000);
         if self.count > CONNECTIONS {
-            self.evict();
+            self.evict(time);
         }
     }
 
     /// Forgets the longest idle eighth of the connections: their closing was lost, or there are too many.
-    fn evict(&mut self) {
+    fn evict(&mut self, time: u64) {
         let mut last: Vec<u64> = self.connections.values().flatten().map(|t| t.connection.last_ns).collect();
         let (_, limit, _) = last.select_nth_unstable(CONNECTIONS / 8);
         let limit = *limit;
         let before = self.count;
-        self.connections.retain(|_, generations| {
-            generations.retain(|t| t.connection.last_ns > limit);
-            !generations.is_empty()
-        });
+        let idle = |g: &Vec<Tracked>| g.iter().all(|t| t.connection.last_ns <= limit);
+        let keys: Vec<Key> = self.connections.iter().filter(|(_, g)| idle(g)).map(|(k, _)| *k).collect();
+        for key in keys {
+            self.guarded(key, |worker| worker.close_all(key, time));
+            self.connections.remove(&key);
+        }
         self.count = self.connections.values().map(Vec::len).sum();
         Counters::add(&self.shared.counters.evicted_connections, (before - self.count) as u64);
     }
@@ -554,12 +587,7 @@ impl Worker {
                 Counters::add(&self.shared.counters.dropped_at_stop, self.count as u64);
                 break;
             }
-            for i in 0..self.connections.get(&key).map_or(0, Vec::len) {
-                if let Some(t) = self.connections.get_mut(&key).and_then(|g| g.get_mut(i)) {
-                    t.close(None, time, &self.shared.counters, &mut self.out);
-                }
-                self.emit(key, i);
-            }
+            self.guarded(key, |worker| worker.close_all(key, time));
         }
         self.connections.clear();
         self.count = 0;

@@ -26,6 +26,12 @@ pub enum Error {
         /// Names of the capabilities that are missing.
         missing: String,
     },
+    /// Not the host's processes.
+    #[error(
+        "this process sees other process ids than the kernel (a pid namespace of its own): owners would be wrong. \
+         Start the container with --pid=host"
+    )]
+    PidNamespace,
     /// No type information.
     #[error(
         "{0}. Capturing needs a kernel built with CONFIG_DEBUG_INFO_BTF=y (5.10 or later; Debian, Ubuntu, Fedora, RHEL and NixOS kernels have it)"
@@ -137,6 +143,7 @@ impl Kernel {
     /// Loads and attaches everything. On an error nothing stays attached.
     pub fn load(options: &Options) -> Result<Kernel, Error> {
         privileges()?;
+        pid_namespace()?;
         let types = btf::Btf::load()?;
         let mut offsets = Vec::with_capacity(OFFSETS.len());
         for (global, path) in OFFSETS {
@@ -309,6 +316,18 @@ fn trace(
     p.load(tracepoint, btf).map_err(refused(name, "load", hint))?;
     p.attach().map_err(refused(name, "attach", hint))?;
     Ok(())
+}
+
+/// The programs and `/proc` must speak of the same process ids: those of the initial namespace, whose inode number is
+/// fixed (`PROC_PID_INIT_INO` of `linux/proc_ns.h`).
+fn pid_namespace() -> Result<(), Error> {
+    use std::os::unix::fs::MetadataExt as _;
+    const INITIAL: u64 = 0xEFFF_FFFC;
+    // Where it cannot be told (no /proc), the rest says what is wrong.
+    match std::fs::metadata("/proc/self/ns/pid") {
+        Ok(m) if m.ino() != INITIAL => Err(Error::PidNamespace),
+        _ => Ok(()),
+    }
 }
 
 /// Checks the capabilities before anything is tried: the kernel's own answer would be a bare EPERM.

@@ -113,6 +113,8 @@ impl Recorder {
     pub fn add(&mut self, tag: u32, bytes: &[u8]) -> Result<(), Error> {
         let len = 8 + bytes.len().next_multiple_of(8) as u64;
         if bytes.len() > LONGEST || len > self.left {
+            // A recording has an end, no holes: smaller entries would still fit.
+            self.left = 0;
             self.dropped += 1;
             return Ok(());
         }
