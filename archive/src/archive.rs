@@ -147,8 +147,8 @@ impl Archive {
         Ok(stats)
     }
 
-    /// As [`Archive::close`], but what waits and has no turn within `patience` is let go: it is missing in
-    /// [`Stats::committed`].
+    /// As [`Archive::close`], but what waits and has no turn within `patience` is let go (it is missing in
+    /// [`Stats::committed`]), and the log is left to the next opening.
     #[must_use]
     pub fn close_within(mut self, patience: Duration) -> Stats {
         self.end(Some(patience));
@@ -163,7 +163,7 @@ impl Archive {
         if threads.next().is_some_and(|writer| writer.join().is_err()) {
             self.counters.failed("the archive's writer has panicked".to_owned());
         }
-        self.checkpointer.close();
+        self.checkpointer.close(patience.is_some());
         for thread in threads {
             let begun = Instant::now();
             while !thread.is_finished() && begun.elapsed() < LAST_CHECKPOINT {

@@ -38,6 +38,8 @@ struct State {
     log: u64,
     /// The archive is being closed: the writer waits for no checkpoint any more.
     hurried: bool,
+    /// No last checkpoint: the next opening moves the log.
+    quick: bool,
     closed: bool,
 }
 
@@ -63,8 +65,11 @@ impl Checkpointer {
             let mut state = self.state();
             loop {
                 if state.closed {
+                    let quick = state.quick;
                     drop(state);
-                    self.last();
+                    if !quick {
+                        self.last();
+                    }
                     return;
                 }
                 let Some(since) = state.since else {
@@ -148,9 +153,13 @@ impl Checkpointer {
         self.state().hurried = true;
     }
 
-    /// Ends the thread after a last checkpoint.
-    pub(crate) fn close(&self) {
-        self.state().closed = true;
+    /// Ends the thread, after a last checkpoint unless it has to be `quick`: nothing can end a process while it
+    /// forces data to the disk.
+    pub(crate) fn close(&self, quick: bool) {
+        let mut state = self.state();
+        state.quick = quick;
+        state.closed = true;
+        drop(state);
         self.changed.notify_all();
     }
 

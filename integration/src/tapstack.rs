@@ -372,6 +372,30 @@ impl Tapstack {
     }
 }
 
+impl Tapstack {
+    /// Sends a signal and waits until the process holds no program and no link any more, which must come in time, and
+    /// then for its end: the kernel ends a process only when its writing to the disk is over.
+    ///
+    /// # Errors
+    /// When it does not detach in time, or does not end well.
+    pub fn detach(&mut self, signal: i32) -> Result<(Duration, Duration)> {
+        let mut running = self.running.take().context("stopped before")?;
+        self.gateway = None;
+        let pid = running.pid();
+        ensure!(Attached::held_by(pid)? > 0, "nothing was attached");
+        let begun = std::time::Instant::now();
+        sys::signal(pid, signal)?;
+        wait::until("nothing is attached", Duration::from_secs(30), || {
+            Ok((Attached::held_by(pid)? == 0).then_some(()))
+        })?;
+        let detached = begun.elapsed();
+        let status = running.ended(Duration::from_secs(90)).with_context(|| threads(pid))?;
+        ensure!(status.success(), "at its stop: {status}\n{}", self.log());
+        ensure!(detached < STOP, "detached after {detached:?}\n{}", self.log());
+        Ok((detached, begun.elapsed()))
+    }
+}
+
 /// What each thread of a process waits for, for a test that failed because it does not end.
 fn threads(pid: u32) -> String {
     let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();

@@ -4,14 +4,17 @@
 use std::thread;
 
 use anyhow::{Context as _, Result, ensure};
-use integration::{http::Client, program::Peer, tapstack::Tapstack};
+use integration::{content, http::Client, program::Peer, tapstack::Tapstack};
 
 use crate::{
     PEER, Test,
-    content_checks::{complete_ones_are_right, recovers},
+    content_checks::{body_is, complete_ones_are_right, exactly, recovers},
 };
 
-pub(crate) const TESTS: &[Test] = &[("a_full_ring_is_a_gap_and_never_a_wrong_body", overrun)];
+pub(crate) const TESTS: &[Test] = &[
+    ("a_full_ring_is_a_gap_and_never_a_wrong_body", overrun),
+    ("a_body_beyond_the_limit_is_cut_and_the_next_exchange_is_whole", beyond_the_limit),
+];
 
 const COUNT: usize = 200;
 
@@ -58,4 +61,34 @@ fn overrun() -> Result<()> {
     ensure!(by_ring > 0, "no transaction says that bytes are missing");
     ensure!(tapstack.metric("panics")? == 0, "a parser panicked");
     tapstack.stop(libc::SIGTERM).map(drop)
+}
+
+/// The kernel side stops copying a run at its cap; on loopback, where only the sender's side is copied, too.
+fn beyond_the_limit() -> Result<()> {
+    const LIMIT: usize = 2 << 20;
+    let server = Peer::start(PEER, "serve", "127.0.0.1:0", "", None)?;
+    let mut tapstack = Tapstack::start()?;
+    let mut client = Client::open(server.address)?;
+    let large = "/limit/large/bytes/1/5000000";
+    ensure!(client.ask("GET", large, "", None)?.body.len() == 5_000_000, "TCP delivered something else");
+    for n in 2..5 {
+        client.ask("GET", &format!("/limit/small/bytes/{n}/3000"), "", None)?;
+    }
+    let (asked, answered) = tapstack.both(large)?;
+    for record in [&asked, &answered] {
+        let object = tapstack.object(record)?;
+        let seen = &object.0["completeness"]["response"];
+        ensure!(!record.complete(), "called complete: {seen}");
+        ensure!(seen["body_bytes"] == 5_000_000 && seen["kept_bytes"] == LIMIT, "{seen}");
+        ensure!(object.body("response")? == content::body(1, 5_000_000)[..LIMIT], "another beginning");
+        ensure!(seen["gaps"].as_array().is_some_and(|g| g.iter().all(|gap| gap["cause"] == "cap")), "{seen}");
+    }
+    for n in 2..5 {
+        let (asked, answered) = tapstack.both(&format!("/limit/small/bytes/{n}/3000"))?;
+        for record in [&asked, &answered] {
+            body_is(&mut tapstack, record, "response", &content::body(n, 3000))?;
+            ensure!(record.complete(), "{:?}", record.0);
+        }
+    }
+    exactly(&mut tapstack, "/limit/", 8)
 }
