@@ -11,6 +11,9 @@ use crate::{
     http::{self, GapCause, Note, Output, Side},
 };
 
+/// More than any connection loses.
+const ALL_LOST: u64 = u64::MAX / 2;
+
 /// A connection as a worker keeps it.
 pub(super) struct Tracked {
     pub(super) connection: Connection,
@@ -151,11 +154,18 @@ impl Tracked {
         }
     }
 
+    /// Bytes known to be lost at the end of a direction. Where both ends are here the sender's hook has seen every byte,
+    /// so whatever is missing was lost behind it, also when the record at hand is the receiver's and does not count it.
+    fn known_lost(&self, lost: u32) -> u64 {
+        if self.connection.ends.iter().all(Option::is_some) { ALL_LOST } else { u64::from(lost) }
+    }
+
     /// What `side` sends has ended: its next sequence number is `next`, and `lost` bytes of it met a full ring.
     pub(super) fn end(&mut self, side: Side, next: u32, lost: u32, ns: u64, out: &mut Vec<Output>) {
+        let lost = self.known_lost(lost);
         if let Some(http) = &mut self.http {
             http.on(side, out, |s, feed| {
-                s.lost(u64::from(lost));
+                s.lost(lost);
                 // The FIN has taken one sequence number; the last byte is delivered by finish().
                 s.confirm(next.wrapping_sub(1), feed);
                 s.finish(feed);
@@ -167,12 +177,13 @@ impl Tracked {
     /// The connection is over: everything unfinished is handed on, and the parser is let go. `last`: by side, the next
     /// sequence number that it would send, and how many of its bytes met a full ring.
     pub(super) fn close(&mut self, last: Option<[(u32, u32); 2]>, ns: u64, counters: &Counters, out: &mut Vec<Output>) {
+        let local = self.known_lost(0) == ALL_LOST;
         let Some(mut http) = self.http.take() else { return };
         for side in [Side::A, Side::B] {
             http.on(side, out, |s, feed| {
                 if let Some(last) = last {
                     let (next, lost) = last[ends::index(side)];
-                    s.lost(u64::from(lost));
+                    s.lost(if local { ALL_LOST } else { u64::from(lost) });
                     s.confirm(next.wrapping_sub(1), feed);
                 }
                 s.finish(feed);
