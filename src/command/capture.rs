@@ -109,6 +109,7 @@ impl Running {
     /// Opens the archive and attaches the programs.
     pub(crate) fn start(options: &Options, record: Option<(PathBuf, u64)>) -> Result<Running> {
         let started = Instant::now();
+        agent::probe::kernel::lean_memory();
         agent::probe::kernel::privileges()?;
         let folder = options.data_dir.for_writing()?;
         let archive = Archive::open(

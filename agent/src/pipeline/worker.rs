@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Batches that may wait for a worker; the reader waits when there are as many.
-const QUEUE: usize = 32;
+const QUEUE: usize = 8;
 /// How often waiting segments and due reports are looked after.
 const TICK: Duration = Duration::from_millis(50);
 /// Connections that a worker keeps; past it the longest idle are forgotten.
