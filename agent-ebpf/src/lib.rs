@@ -1,13 +1,13 @@
 //! Records and settings shared by the kernel programs and user space: plain C layouts, no code.
 //!
-//! Out of the kernel come two rings. *Control* carries [`Connection`] (opened, owner, closed) and [`Exec`];
-//! *data* carries [`Data`] with the bytes behind it. Each data record stands without its connection's
-//! opening. Every record begins with [`Header`]. Written by the programs of this crate, read by
+//! Out of the kernel come two rings. *Control* carries [`Connection`] (opened, owner, closed), [`Exec`] and
+//! [`Object`] (bound, unbound, freed); *data* carries [`Data`] and [`Library`] with the bytes behind them. Each
+//! data record stands without its connection's opening. Every record begins with [`Header`]. Written by the programs of this crate, read by
 //! `agent::probe` (rings, recordings). A change of a layout is a new [`RECORD_VERSION`].
 #![no_std]
 
 /// Version of the layouts in this file; recordings carry it.
-pub const RECORD_VERSION: u32 = 1;
+pub const RECORD_VERSION: u32 = 2;
 
 /// Kinds of records ([`Header::kind`]).
 pub mod kind {
@@ -25,6 +25,45 @@ pub mod kind {
     pub const EXEC: u8 = 6;
     /// [`super::Connection`]: one direction ([`super::Header::direction`]) has ended, HTTP connections only.
     pub const END: u8 = 7;
+    /// [`super::Library`]: plaintext that a TLS library was given or has handed out.
+    pub const LIBRARY: u8 = 8;
+    /// [`super::Object`]: the TLS object belongs to this socket.
+    pub const BIND: u8 = 9;
+    /// [`super::Object`]: it does not, contrary to what was said.
+    pub const UNBIND: u8 = 10;
+    /// [`super::Object`]: the TLS object is gone, its streams have ended.
+    pub const FREE: u8 = 11;
+}
+
+/// Why a TLS object is taken to belong to a socket ([`Library::evidence`], [`Object::evidence`]).
+pub mod evidence {
+    /// Not bound.
+    pub const NONE: u32 = 0;
+    /// A handshake record left right after a TLS call of the same thread.
+    pub const HANDSHAKE: u32 = 1;
+    /// A record left whose length fits the last write of the same thread.
+    pub const RECORD: u32 = 2;
+    /// The object was given the socket's descriptor.
+    pub const DESCRIPTOR: u32 = 3;
+}
+
+/// What a probe in a TLS library is there for: the cookie that it is attached with, made by `agent::library`,
+/// read by the programs.
+pub mod role {
+    /// The call receives: `SSL_read` and its like.
+    pub const READ: u64 = 1;
+    /// The call sends.
+    pub const WRITE: u64 = 2;
+    /// Mask of `READ` and `WRITE`.
+    pub const OPERATION: u64 = 3;
+    /// Program `tls_call`: the third argument is a C `int`, not a `size_t`.
+    pub const INT: u64 = 4;
+    /// Program `tls_call`: the number of bytes is stored where the argument of this index (from 0; none when the
+    /// bits are 0) points: `(cookie >> OUT) & 7`.
+    pub const OUT: u32 = 8;
+    /// Program `tls_result`: the result is the number of bytes itself; otherwise it only says that there are some
+    /// and the number is stored.
+    pub const COUNT: u64 = 16;
 }
 
 /// Directions as the socket sees them ([`Header::direction`]).
@@ -128,6 +167,57 @@ pub struct Data {
     pub confirmed: u32,
     /// Interface index.
     pub ifindex: u32,
+}
+
+/// Plaintext of a TLS library's stream; [`Header::len`] bytes follow. The stream is named by process, object and
+/// generation; [`Header::direction`] is `OUT` for what was written.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Library {
+    /// Kind `LIBRARY`. Cookie 0 while the object is not bound to a socket. `FRESH`: seen since its handshake.
+    pub header: Header,
+    /// The socket's addresses; zeros while not bound.
+    pub address: Address,
+    /// Process id.
+    pub owner: u32,
+    /// Bytes of this direction that were lost because the ring was full, or could not be read, so far.
+    pub lost: u32,
+    /// One of [`evidence`].
+    pub evidence: u32,
+    /// Address of the object in the process.
+    pub object: u64,
+    /// Tells objects at one address apart; grows.
+    pub generation: u64,
+    /// Offset of the first byte in the stream: what the calls before have moved, copied or not.
+    pub offset: u64,
+    /// Start of the process, nanoseconds since boot (suspended time included).
+    pub owner_start: u64,
+    /// Process id of its parent.
+    pub owner_parent: u32,
+    /// Unused.
+    pub pad: u32,
+}
+
+/// What became of a TLS object.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Object {
+    /// Kind `BIND`, `UNBIND` or `FREE`.
+    pub header: Header,
+    /// The socket's addresses; zeros when not bound.
+    pub address: Address,
+    /// Process id.
+    pub owner: u32,
+    /// One of [`evidence`].
+    pub evidence: u32,
+    /// Unused.
+    pub pad: u32,
+    /// Address of the object in the process.
+    pub object: u64,
+    /// As in [`Library`].
+    pub generation: u64,
+    /// Bytes written and read so far.
+    pub bytes: [u64; 2],
 }
 
 /// A connection's state.
@@ -234,10 +324,22 @@ pub mod counter {
     pub const CIPHERTEXT: u32 = 9;
     /// HTTP/2 segments in cleartext, not copied.
     pub const HTTP2: u32 = 10;
+    /// Library calls that moved bytes.
+    pub const CALLS: u32 = 11;
+    /// Results of library calls whose beginning is not known: the table of calls was full.
+    pub const CALLS_UNKNOWN: u32 = 12;
+    /// TLS objects bound to a socket.
+    pub const BOUND: u32 = 13;
+    /// Bindings taken back because of contradicting evidence.
+    pub const UNBOUND: u32 = 14;
+    /// Library calls with HTTP/2, not copied.
+    pub const LIBRARY_HTTP2: u32 = 15;
+    /// Sockets with TLS whose object was looked for in vain.
+    pub const SEARCH_ENDED: u32 = 16;
     /// Number of counters.
-    pub const COUNT: u32 = 16;
+    pub const COUNT: u32 = 24;
     /// The counters' names, by index.
-    pub const NAMES: [&str; 11] = [
+    pub const NAMES: [&str; 17] = [
         "records",
         "ring_full_records",
         "lost_bytes",
@@ -249,5 +351,11 @@ pub mod counter {
         "listener_segments",
         "ciphertext_segments",
         "http2_segments",
+        "library_calls",
+        "library_calls_unknown",
+        "library_bound",
+        "library_unbound",
+        "library_http2_calls",
+        "library_search_ended",
     ];
 }

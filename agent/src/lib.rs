@@ -7,6 +7,7 @@ pub mod capture;
 pub mod connection;
 pub mod flow;
 pub mod http;
+pub mod library;
 pub mod pipeline;
 pub mod probe;
 pub mod process;

@@ -1,0 +1,9 @@
+//! TLS libraries in the processes of this host: found, taken apart to see where their plaintext passes, and
+//! probed there.
+//!
+//! In: the host's mappings and folders. Out: probes attached to the kernel programs `tls_call`, `tls_result`,
+//! `tls_mark`, `tls_descriptor` and `tls_free`, and for each file a [`Plan`] that says where and why.
+
+mod plan;
+
+pub use plan::{Plan, Point, Program};

@@ -1,0 +1,72 @@
+//! What is probed in one file.
+
+use std::fmt;
+
+/// A kernel program that a probe runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Program {
+    /// A call begins: object, buffer and length are arguments 0, 1 and 2. The cookie says the operation, `INT` and
+    /// `OUT` ([`agent_ebpf::role`]).
+    Call,
+    /// It ends: the result is in the return register. The cookie says the operation and `COUNT`.
+    Result,
+    /// A handshake goes on: the object is argument 0. No cookie.
+    Mark,
+    /// The object (argument 0) is given a descriptor (argument 1). No cookie.
+    Descriptor,
+    /// The object (argument 0) is gone. No cookie.
+    Free,
+}
+
+impl Program {
+    /// Name of the program in the eBPF object.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Program::Call => "tls_call",
+            Program::Result => "tls_result",
+            Program::Mark => "tls_mark",
+            Program::Descriptor => "tls_descriptor",
+            Program::Free => "tls_free",
+        }
+    }
+}
+
+/// One probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Point {
+    /// What runs there.
+    pub program: Program,
+    /// Offset in the file.
+    pub offset: u64,
+    /// At the return of the function that begins at `offset`.
+    pub on_return: bool,
+    /// Handed to the program.
+    pub cookie: u64,
+    /// The exported function that it stands for.
+    pub symbol: &'static str,
+    /// Where in it and why there, for people.
+    pub why: String,
+}
+
+/// What is probed in one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// `openssl`.
+    pub library: &'static str,
+    /// What the file says of itself, e.g. `OpenSSL 3.0.19`; empty when it says nothing.
+    pub version: String,
+    /// The probes, in the order in which they should be attached.
+    pub points: Vec<Point>,
+}
+
+impl fmt::Display for Plan {
+    /// One line a probe.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for p in &self.points {
+            let place = if p.on_return { "return of " } else { "" };
+            writeln!(f, "{:<14} {place}{:#x}  {}: {}", p.program.name(), p.offset, p.symbol, p.why)?;
+        }
+        Ok(())
+    }
+}
