@@ -14,7 +14,7 @@ use crate::{kernel::count, socket::NO_WAKEUP};
 
 /// Bytes of streams. The loader sets the size.
 #[map]
-static DATA: RingBuf = RingBuf::with_byte_size(32 << 20, 0);
+pub static DATA: RingBuf = RingBuf::with_byte_size(32 << 20, 0);
 
 /// Largest piece of a record.
 const PIECE: u32 = 16384;

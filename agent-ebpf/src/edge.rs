@@ -10,6 +10,7 @@ use aya_ebpf::{
 };
 
 use crate::{
+    bind,
     copy::{announce, send},
     kernel::{NET_INUM, SOCK_NET, count, locked_by_user, member, tcp_sock},
     packet::{Segment, segment},
@@ -146,8 +147,36 @@ unsafe fn look(skb: *mut __sk_buff, s: &mut Socket, g: &Segment, direction: u8) 
             return false;
         }
         s.protocol = v;
+        if v == protocol::HTTP1 && s.head[0] == b'C' && s.head[3] == b'N' && s.head[7] == b' ' {
+            s.tunnel = 1;
+        }
         true
     }
+}
+
+/// Whether TLS begins with this segment in a socket that began with CONNECT: a handshake record with a client's
+/// hello (RFC 8446 sections 4 and 5.1).
+#[inline(always)]
+unsafe fn hello(skb: *mut __sk_buff, g: &Segment) -> bool {
+    let mut b = [0u8; 8];
+    let failed = unsafe { bpf_skb_load_bytes(skb.cast(), g.at, b.as_mut_ptr().cast(), 6) };
+    failed == 0
+        && b[0] == 0x16
+        && b[1] == 3
+        && b[2] <= 4
+        && b[5] == 1
+}
+
+/// Whether the segment begins with a record of application data.
+#[inline(always)]
+unsafe fn application_data(skb: *mut __sk_buff, g: &Segment) -> bool {
+    let mut b = [0u8; 8];
+    let failed = unsafe { bpf_skb_load_bytes(skb.cast(), g.at, b.as_mut_ptr().cast(), 5) };
+    failed == 0
+        && b[0] == 0x17
+        && b[1] == 3
+        && b[2] == 3
+        && b[3] <= 0x48
 }
 
 #[inline(always)]
@@ -214,13 +243,27 @@ unsafe fn edge(skb: *mut __sk_buff, direction: u8) {
         if s.protocol == protocol::UNKNOWN && !look(skb, s, &g, direction) {
             return;
         }
+        if s.tunnel != 0 && s.protocol == protocol::HTTP1 && hello(skb, &g) {
+            s.tunnel = 0;
+            s.protocol = protocol::TLS;
+            bind::begin(&mut s.binding);
+        }
         let mut todo = g.len;
         let mut kind = kind::DATA;
         let mut flags = s.flags & (flag::FRESH | flag::ACCEPTED);
         match s.protocol {
             protocol::TLS => {
+                if direction == direction::OUT && !bind::settled(&s.binding) {
+                    bind::seek(skb, sk, s, &g);
+                }
                 let have = s.handshake[d];
                 if have >= HANDSHAKE {
+                    count(counter::CIPHERTEXT, 1);
+                    return;
+                }
+                if application_data(skb, &g) {
+                    // The hellos are over.
+                    s.handshake[d] = HANDSHAKE;
                     count(counter::CIPHERTEXT, 1);
                     return;
                 }

@@ -58,6 +58,22 @@ globals! {
     NET_INUM
     /// `inet_sock.inet_sport`: kept after a close, when `skc_num` is already 0
     INET_SPORT
+    /// `task_struct.files`
+    TASK_FILES
+    /// `files_struct.fdt`
+    FILES_FDT
+    /// `fdtable.max_fds`
+    FDT_MAX
+    /// `fdtable.fd`
+    FDT_FD
+    /// `file.private_data`
+    FILE_PRIVATE
+    /// `socket.file`
+    SOCKET_FILE
+    /// `socket.sk`
+    SOCKET_SK
+    /// `sock.__sk_common.skc_cookie`
+    SOCK_COOKIE
     /// `tcp_sock.rcv_nxt`
     TCP_RCV_NXT
     /// `tcp_sock.snd_nxt`

@@ -12,6 +12,7 @@ use aya_ebpf::{
 };
 
 use crate::{
+    bind::Binding,
     kernel::{self, SELF, TCP_RCV_NXT, TCP_SND_NXT, Task, address, count, global, member},
     shape::LOOK,
 };
@@ -48,6 +49,11 @@ pub struct Socket {
     /// Address and cookie are filled in.
     pub known: u32,
     pub cookie: u64,
+    /// The TLS object behind it.
+    pub binding: Binding,
+    /// Begins with a CONNECT request: TLS may follow in it.
+    pub tunnel: u32,
+    pub pad: u32,
 }
 
 #[btf_map]
@@ -88,12 +94,18 @@ pub fn settings() -> Option<&'static Settings> {
 /// to it.
 #[inline(always)]
 pub fn stopped(s: &mut Socket, settings: &Settings) -> bool {
-    if s.stop_generation == settings.stop_generation {
+    stopping(&mut s.stop_generation, s.cookie, settings)
+}
+
+/// The same for whatever keeps a `generation` of its own.
+#[inline(always)]
+pub fn stopping(generation: &mut u32, cookie: u64, settings: &Settings) -> bool {
+    if *generation == settings.stop_generation {
         return false;
     }
-    s.stop_generation = settings.stop_generation;
+    *generation = settings.stop_generation;
     // SAFETY: only whether there is an entry matters.
-    unsafe { STOPS.get(&s.cookie).is_some() }
+    unsafe { STOPS.get(&cookie).is_some() }
 }
 
 /// Fills in what the socket itself says, once; `cookie` gives its cookie.

@@ -6,6 +6,7 @@ use agent_ebpf::{counter, direction, flag, kind, protocol};
 use aya_ebpf::{helpers::generated::bpf_get_socket_cookie, macros::btf_tracepoint, programs::BtfTracePointContext};
 
 use crate::{
+    bind,
     kernel::{TCP_RCV_NXT, TCP_SND_NXT, count, current, locked_by_user, member, tcp_sock},
     socket::{learn, own, report, storage},
 };
@@ -53,6 +54,8 @@ pub fn state(ctx: BtfTracePointContext) -> i32 {
                 s.bytes = [0; 2];
                 s.segments = [0; 2];
                 s.lost = [0; 2];
+                s.tunnel = 0;
+                bind::begin(&mut s.binding);
             }
             return 0;
         }
@@ -73,6 +76,8 @@ pub fn state(ctx: BtfTracePointContext) -> i32 {
         if new == SYN_SENT {
             // In connect(): the caller is the owner.
             own(s, current());
+            // From here on the socket has a cookie: a TLS object may be given its descriptor before it is connected.
+            bpf_get_socket_cookie(sk);
             return 0;
         }
         s.flags |= flag::FRESH;

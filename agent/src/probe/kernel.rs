@@ -3,13 +3,17 @@
 //! In: [`Options`]. Out: raw records from the two rings, counters. Features are chosen by trying them, never
 //! by the kernel's version. Everything is detached when [`Kernel`] is dropped, or when the process dies.
 
-use std::{collections::BTreeMap, io};
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+};
 
 use agent_ebpf::counter;
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
-    programs::{BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, ProgramError},
+    programs::{BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, ProgramError, UProbe},
 };
 
 use super::{btf, cgroup};
@@ -105,10 +109,14 @@ pub struct Kernel {
     current: [u32; 4],
     notes: Vec<String>,
     cgroup: cgroup::Root,
+    library: Vec<(&'static str, OwnedFd)>,
 }
 
+/// The programs that probes in TLS libraries run.
+const LIBRARY: [&str; 5] = ["tls_call", "tls_result", "tls_mark", "tls_free", "tls_descriptor"];
+
 /// Global in the object → member in the kernel's types.
-const OFFSETS: [(&str, &str); 21] = [
+const OFFSETS: [(&str, &str); 29] = [
     ("TASK_PID", "task_struct.pid"),
     ("TASK_TGID", "task_struct.tgid"),
     ("TASK_LEADER", "task_struct.group_leader"),
@@ -128,6 +136,14 @@ const OFFSETS: [(&str, &str); 21] = [
     ("SOCK_NET", "sock.__sk_common.skc_net"),
     ("NET_INUM", "net.ns.inum"),
     ("INET_SPORT", "inet_sock.inet_sport"),
+    ("TASK_FILES", "task_struct.files"),
+    ("FILES_FDT", "files_struct.fdt"),
+    ("FDT_MAX", "fdtable.max_fds"),
+    ("FDT_FD", "fdtable.fd"),
+    ("FILE_PRIVATE", "file.private_data"),
+    ("SOCKET_FILE", "socket.file"),
+    ("SOCKET_SK", "socket.sk"),
+    ("SOCK_COOKIE", "sock.__sk_common.skc_cookie"),
     ("TCP_RCV_NXT", "tcp_sock.rcv_nxt"),
     ("TCP_SND_NXT", "tcp_sock.snd_nxt"),
 ];
@@ -175,6 +191,7 @@ impl Kernel {
             // hand any other mode's flag on, which the kernel refuses for links.
             p.attach(&root, kind, CgroupAttachMode::Single).map_err(refused(name, "attach", ""))?;
         }
+        let library = library_programs(&mut bpf, &mut notes);
         let control = RingBuf::try_from(take(&mut bpf, "CONTROL")?).map_err(map("CONTROL"))?;
         let data = RingBuf::try_from(take(&mut bpf, "DATA")?).map_err(map("DATA"))?;
         let settings = Array::try_from(take(&mut bpf, "SETTINGS")?).map_err(map("SETTINGS"))?;
@@ -190,6 +207,7 @@ impl Kernel {
             current: [u32::from(options.copy), options.cap, 0, 0],
             notes,
             cgroup: root,
+            library,
         };
         // Until here the settings are zero: nothing was copied while not everything was attached.
         kernel.write_settings()?;
@@ -199,8 +217,14 @@ impl Kernel {
     }
 
     /// The root of cgroup v2, open.
-    pub fn cgroup(&self) -> io::Result<std::os::fd::OwnedFd> {
+    pub fn cgroup(&self) -> io::Result<OwnedFd> {
         self.cgroup.try_clone()
+    }
+
+    /// The loaded programs for probes in TLS libraries, by name; empty when this kernel refuses them. They run where
+    /// they are attached, until their last descriptor and attachment is closed.
+    pub fn library_programs(&mut self) -> Vec<(&'static str, OwnedFd)> {
+        std::mem::take(&mut self.library)
     }
 
     /// What this kernel lacks, one line each.
@@ -303,6 +327,28 @@ where
     &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
 {
     bpf.program_mut(name).ok_or(ProgramError::NotLoaded).and_then(TryInto::try_into).map_err(refused(name, "load", ""))
+}
+
+/// Loads the programs for TLS libraries. Without them HTTPS is not read; everything else works.
+fn library_programs(bpf: &mut Ebpf, notes: &mut Vec<String>) -> Vec<(&'static str, OwnedFd)> {
+    let mut loaded = Vec::with_capacity(LIBRARY.len());
+    for name in LIBRARY {
+        let fd = program::<UProbe>(bpf, name).and_then(|p| {
+            p.load().map_err(refused(name, "load", ""))?;
+            p.fd().and_then(|fd| Ok(fd.as_fd().try_clone_to_owned()?)).map_err(refused(name, "load", ""))
+        });
+        match fd {
+            Ok(fd) => loaded.push((name, fd)),
+            // It reads kernel memory by helper, which lockdown=confidentiality forbids; two other kinds of evidence
+            // stay.
+            Err(error) if name == "tls_descriptor" => notes.push(format!("sockets of SSL_set_fd are not read: {error}")),
+            Err(error) => {
+                notes.push(format!("HTTPS is not read: {error}"));
+                return Vec::new();
+            }
+        }
+    }
+    loaded
 }
 
 fn trace(
