@@ -102,7 +102,7 @@ pub struct ConnectionEvent {
     pub socket_protocol: String,
     /// `http1`, `http2`, `tls`, `other`.
     pub l7_protocol: String,
-    /// Server name asked for in TLS.
+    /// Server name asked for in TLS. This and all of `tls_` is empty on cleartext, and where it was not seen.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub tls_sni: String,
     /// Protocol chosen in TLS.
@@ -111,6 +111,18 @@ pub struct ConnectionEvent {
     /// `TLSv1.3` and so on.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub tls_version: String,
+    /// Cipher suite, IANA name or `0x` number.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub tls_cipher: String,
+    /// Protocols that the client offered in TLS, in its order, joined by commas.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub tls_alpn_offered: String,
+    /// Library whose plaintext was read (`openssl`), or `none` when the connection is TLS and none was.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub tls_plaintext: String,
+    /// Why the handshake failed, when it did in the clear, e.g. `alert handshake_failure (40)`.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub tls_error: String,
     /// Address of the end that connected.
     pub source_ip: String,
     /// Its port.

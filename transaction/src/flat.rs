@@ -176,6 +176,10 @@ impl Flat for ConnectionEvent {
         to.text("tls_sni", &self.tls_sni);
         to.text("tls_alpn", &self.tls_alpn);
         to.text("tls_version", &self.tls_version);
+        to.text("tls_cipher", &self.tls_cipher);
+        to.text("tls_alpn_offered", &self.tls_alpn_offered);
+        to.text("tls_plaintext", &self.tls_plaintext);
+        to.text("tls_error", &self.tls_error);
         to.text("source_ip", &self.source_ip);
         to.number("source_port", self.source_port);
         to.text("destination_ip", &self.destination_ip);

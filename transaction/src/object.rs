@@ -403,18 +403,28 @@ pub struct Connection<T = String> {
     pub exchange: u64,
 }
 
-/// TLS as negotiated.
+/// TLS as negotiated. A text is empty when the handshake was not seen, as on connections older than the agent, or
+/// does not have it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Tls {
-    /// `TLSv1.3` and so on.
+    /// Version negotiated: `TLSv1.3`, `TLSv1.2`, `TLSv1.1`, `TLSv1.0`, `SSLv3`, else its number such as `0x0305`.
     pub version: String,
     /// Server name asked for.
     pub sni: String,
-    /// Protocol chosen.
+    /// Protocol chosen. With TLS 1.3 the server's choice is encrypted: then what the plaintext shows, if anything.
     pub alpn: String,
-    /// Cipher suite, IANA name or `0x` number.
+    /// Cipher suite negotiated: IANA name, or its number such as `0x1305`.
     pub cipher: String,
+    /// Protocols that the client offered, in its order, at most 16.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub alpn_offered: Vec<String>,
+    /// By what evidence the library's TLS object was tied to this socket: `handshake` (a handshake record left right
+    /// after a TLS call of the same thread), `record` (a record's length fitted the thread's last write),
+    /// `descriptor` (the file descriptor that the object writes to), `none` (it was not: the socket's own members are
+    /// not known). Empty in objects that were made before this was kept.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub binding: String,
 }
 
 /// One kind of replacement at one place.

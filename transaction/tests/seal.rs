@@ -130,7 +130,7 @@ fn end() -> impl Strategy<Value = (Metadata, Direction, End, Process, Connection
 fn transaction() -> impl Strategy<Value = Transaction> {
     let level = prop::sample::select(vec![Level::Summary, Level::Headers, Level::Full]);
     let messages = (option::of(request()), option::of(response()), seen(), seen(), vec(text(), 0..3));
-    let tls = option::of((text(), text(), text(), text()));
+    let tls = option::of((text(), text(), text(), text(), vec(text(), 0..3), text()));
     let rest = (text(), any::<f64>(), level, option::of(text()), option::of(text()), text(), option::of(any::<u64>()));
     (messages, end(), tls, rest).prop_map(
         |((request, response, asked, answered, notes), end, tls, (time, ms, level, rule, error_type, id, ns))| {
@@ -151,7 +151,14 @@ fn transaction() -> impl Strategy<Value = Transaction> {
                 completeness: Completeness { complete: ns.is_some(), request: asked, response: answered, notes },
                 process,
                 connection,
-                tls: tls.map(|(version, sni, alpn, cipher)| Tls { version, sni, alpn, cipher }),
+                tls: tls.map(|(version, sni, alpn, cipher, alpn_offered, binding)| Tls {
+                    version,
+                    sni,
+                    alpn,
+                    cipher,
+                    alpn_offered,
+                    binding,
+                }),
                 redactions,
             }
         },

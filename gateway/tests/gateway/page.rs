@@ -139,7 +139,14 @@ fn planted(text: &str, types: (&str, &str), body: impl Fn(&str) -> Vec<u8>) -> S
     t.connection.local = own();
     t.connection.remote = own();
     t.connection.source = own();
-    t.tls = Some(transaction::object::Tls { version: own(), sni: own(), alpn: own(), cipher: own() });
+    t.tls = Some(transaction::object::Tls {
+        version: own(),
+        sni: own(),
+        alpn: own(),
+        cipher: own(),
+        alpn_offered: vec![own()],
+        binding: own(),
+    });
     t.redactions = vec![transaction::object::Redaction { place: own(), action: own(), count: 2 }];
     let request = t.request.as_mut().unwrap();
     request.method = own();
