@@ -6,5 +6,6 @@
 pub mod direction;
 pub mod ends;
 pub mod seed;
+pub mod tls;
 
 pub use ends::{Connection, Endpoint, Key, Place};
