@@ -66,7 +66,9 @@ fn fits(len: u32, written: u64) -> bool {
     }
     if len & 15 == 0 {
         // over = 16 + MAC + padding of 1 to 16
-        over.wrapping_sub(16 + 20 + 1) < 16 || over.wrapping_sub(16 + 32 + 1) < 16 || over.wrapping_sub(16 + 48 + 1) < 16
+        over.wrapping_sub(16 + 20 + 1) < 16
+            || over.wrapping_sub(16 + 32 + 1) < 16
+            || over.wrapping_sub(16 + 48 + 1) < 16
     } else {
         let outside = |mac: u32| len.wrapping_sub(mac) & 15 == 0 && over.wrapping_sub(16 + mac + 1) < 16;
         outside(20) || outside(32) || outside(48)

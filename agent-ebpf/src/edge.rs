@@ -160,11 +160,7 @@ unsafe fn look(skb: *mut __sk_buff, s: &mut Socket, g: &Segment, direction: u8) 
 unsafe fn hello(skb: *mut __sk_buff, g: &Segment) -> bool {
     let mut b = [0u8; 8];
     let failed = unsafe { bpf_skb_load_bytes(skb.cast(), g.at, b.as_mut_ptr().cast(), 6) };
-    failed == 0
-        && b[0] == 0x16
-        && b[1] == 3
-        && b[2] <= 4
-        && b[5] == 1
+    failed == 0 && b[0] == 0x16 && b[1] == 3 && b[2] <= 4 && b[5] == 1
 }
 
 /// Whether the segment begins with a record of application data.
@@ -172,11 +168,7 @@ unsafe fn hello(skb: *mut __sk_buff, g: &Segment) -> bool {
 unsafe fn application_data(skb: *mut __sk_buff, g: &Segment) -> bool {
     let mut b = [0u8; 8];
     let failed = unsafe { bpf_skb_load_bytes(skb.cast(), g.at, b.as_mut_ptr().cast(), 5) };
-    failed == 0
-        && b[0] == 0x17
-        && b[1] == 3
-        && b[2] == 3
-        && b[3] <= 0x48
+    failed == 0 && b[0] == 0x17 && b[1] == 3 && b[2] == 3 && b[3] <= 0x48
 }
 
 #[inline(always)]

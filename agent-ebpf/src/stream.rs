@@ -3,11 +3,7 @@
 //! Filled by the library's probes, read where segments leave their sockets: there an object meets its socket.
 
 use agent_ebpf::{Address, Header, Object, counter, evidence, flag, kind};
-use aya_ebpf::{
-    helpers::generated::bpf_ktime_get_ns,
-    macros::map,
-    maps::LruHashMap,
-};
+use aya_ebpf::{helpers::generated::bpf_ktime_get_ns, macros::map, maps::LruHashMap};
 
 use crate::{
     kernel::{count, current},

@@ -33,6 +33,9 @@ pub(crate) struct Options {
     /// How long transactions are kept, e.g. 90m, 24h or 7d
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration)]
     pub(crate) max_age: Duration,
+    /// Most bytes kept of one body; what is beyond it is cut, and marked
+    #[arg(long, value_name = "SIZE", default_value = "2M", value_parser = size)]
+    pub(crate) max_body: u64,
     /// Size of the ring between kernel and agent; a full ring loses bytes, counted and marked
     #[arg(long, value_name = "SIZE", default_value = "32M", value_parser = size)]
     pub(crate) ring: u64,
@@ -119,6 +122,7 @@ impl Running {
         let archive = Arc::new(archive);
         let mut settings = Settings { record, ..Settings::default() };
         settings.kernel.ring_bytes = u32::try_from(options.ring).unwrap_or(1 << 31).min(1 << 31);
+        settings.keep_body(usize::try_from(options.max_body).unwrap_or(usize::MAX).min(1 << 30));
         let pipeline = Pipeline::start(&settings, Arc::new(Kept(Arc::clone(&archive))))?;
         for note in pipeline.notes() {
             tracing::warn!("{note}");

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use agent_ebpf::{Address, flag, protocol};
 
+use super::tls::Facts;
 use crate::http::Side;
 
 /// Names a pair of addresses in one network namespace, whichever end looks at it.
@@ -82,6 +83,19 @@ pub struct Endpoint {
     pub part: u32,
     /// Has closed.
     pub closed: bool,
+    /// The TLS library of its process, when that is read.
+    pub library: Option<Library>,
+    /// Was counted as a connection with TLS that is not read.
+    pub unread_counted: bool,
+}
+
+/// What is known of the TLS library behind an end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Library {
+    /// One of [`agent_ebpf::evidence`].
+    pub evidence: u32,
+    /// HTTP/1 was read in its plaintext.
+    pub http1: bool,
 }
 
 /// A connection between two addresses in one network namespace.
@@ -103,6 +117,10 @@ pub struct Connection {
     pub last_ns: u64,
     /// One end is the agent itself.
     pub own: bool,
+    /// No socket: a stream of a TLS object that could not be bound to one.
+    pub loose: bool,
+    /// What the handshake said.
+    pub tls: Option<Box<Facts>>,
 }
 
 /// The index of a side.
@@ -139,6 +157,8 @@ impl Connection {
             first_ns: time,
             last_ns: time,
             own: false,
+            loose: false,
+            tls: None,
         }
     }
 
@@ -177,6 +197,8 @@ impl Connection {
             exchanges: 0,
             part: 0,
             closed: false,
+            library: None,
+            unread_counted: false,
         })
     }
 

@@ -127,7 +127,7 @@ impl Connection {
         };
         Self {
             limits,
-            lease: Lease::new(budget, CONNECTION),
+            lease: Lease::new(budget, CONNECTION.max(limits.body.saturating_mul(4))),
             directions: [direction(), direction()],
             client: None,
             pairing: Pairing::default(),

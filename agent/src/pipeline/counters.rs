@@ -1,8 +1,12 @@
 //! What the pipeline counts. Every loss has a counter of its own.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use agent_ebpf::counter;
@@ -15,6 +19,8 @@ macro_rules! counters {
         #[derive(Debug, Default)]
         pub struct Counters {
             $($(#[$doc])* pub $name: AtomicU64,)*
+            /// Connections with TLS whose plaintext was not read, by the program's path.
+            unread: Mutex<BTreeMap<String, u64>>,
             /// Counters of the kernel side by index of [`counter`], as last read.
             pub kernel: [AtomicU64; counter::COUNT as usize],
         }
@@ -60,6 +66,8 @@ counters! {
     refused_segments,
     /// Copies of the same bytes that differed.
     differing_segments,
+    /// Streams of TLS objects that could not be bound to a socket.
+    unbound_streams,
     /// Connections forgotten because there were too many.
     evicted_connections,
     /// Connections whose parser panicked; their exchanges are lost.
@@ -86,12 +94,27 @@ impl Counters {
         self.kernel.get(index as usize).map_or(0, |c| c.load(Ordering::Relaxed))
     }
 
+    /// Counts a connection with TLS whose plaintext was not read.
+    pub fn unread(&self, program: &str) {
+        /// Programs that have a line of their own.
+        const PROGRAMS: usize = 256;
+        let mut unread = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = unread.contains_key(program) || unread.len() < PROGRAMS;
+        *unread.entry(if known { program } else { "other" }.to_owned()).or_default() += 1;
+    }
+
     /// Prometheus text (exposition format 0.0.4), each name with the prefix `tapstack_`.
     #[must_use]
     pub fn prometheus(&self) -> String {
         let mut text = String::new();
         for (name, value) in self.list() {
             let _ = writeln!(text, "# TYPE tapstack_{name}_total counter\ntapstack_{name}_total {value}");
+        }
+        let unread = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
+        text.push_str("# TYPE tapstack_tls_unread_connections_total counter\n");
+        for (program, value) in &*unread {
+            let program = program.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            let _ = writeln!(text, "tapstack_tls_unread_connections_total{{program=\"{program}\"}} {value}");
         }
         text
     }

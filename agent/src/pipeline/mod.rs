@@ -7,9 +7,13 @@
 
 mod batch;
 pub mod counters;
+mod hello;
 pub mod host;
+mod loose;
+mod plaintext;
 mod reader;
 pub mod replay;
+mod report;
 mod tracked;
 mod worker;
 
@@ -32,6 +36,7 @@ use transaction::{ConnectionEvent, Level, Sealed};
 use crate::{
     capture::Capture,
     flow::Budget,
+    http,
     probe::{self, Kernel, recording},
     process,
 };
@@ -53,6 +58,8 @@ pub struct Settings {
     pub level: Level,
     /// Threads that take connections apart; 0 for one a core, at most 4.
     pub workers: usize,
+    /// Bytes kept of one body; what is beyond it is cut.
+    pub body: usize,
     /// Bytes of memory for all bodies and reassembly together.
     pub budget: usize,
     /// Keep the kernel's records in this file, up to this size.
@@ -61,7 +68,28 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { kernel: probe::Options::default(), level: Level::Full, workers: 0, budget: 64 << 20, record: None }
+        Settings {
+            kernel: probe::Options::default(),
+            level: Level::Full,
+            workers: 0,
+            body: http::Limits::default().body,
+            budget: 64 << 20,
+            record: None,
+        }
+    }
+}
+
+impl Settings {
+    /// Sets the bytes kept of one body, with the kernel side's cap and the budget that it needs.
+    pub fn keep_body(&mut self, body: usize) {
+        self.body = body;
+        self.budget = self.budget.max(body.saturating_mul(8));
+        // A body, its head, and chunk framing.
+        self.kernel.cap = u32::try_from(body + body / 64 + (256 << 10)).unwrap_or(u32::MAX);
+    }
+
+    fn limits(&self) -> http::Limits {
+        http::Limits { body: self.body, ..http::Limits::default() }
     }
 }
 
@@ -89,6 +117,7 @@ struct Shared {
     capture: Capture,
     sink: Arc<dyn Sink>,
     budget: Arc<Budget>,
+    limits: http::Limits,
     counters: Arc<Counters>,
     /// Owners of sockets older than the agent, once they are found.
     seeds: Arc<OnceLock<Owners>>,
@@ -137,6 +166,7 @@ impl Pipeline {
             capture: Capture::new(settings.level),
             sink,
             budget: Budget::new(settings.budget),
+            limits: settings.limits(),
             counters: Arc::clone(&counters),
             seeds: Arc::default(),
             deadline: OnceLock::new(),

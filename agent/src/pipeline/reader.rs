@@ -90,11 +90,7 @@ impl Recording {
     /// Keeps a record, after the facts of its process when that is new.
     fn keep(&mut self, bytes: &[u8], shared: &Shared) {
         let Some(significant) = Record::significant(bytes) else { return };
-        let owner = match Record::parse(bytes) {
-            Some(Record::Data(d, _)) => (d.owner, 0),
-            Some(Record::Connection(c)) => (c.owner, c.owner_start),
-            _ => (0, 0),
-        };
+        let owner = Record::parse(bytes).map_or((0, 0), |record| record.owner());
         let mut result = Ok(());
         if owner.0 != 0 && !self.known.contains(&owner) && self.known.insert(owner) {
             let process = shared.processes.lookup(owner.0, (owner.1 != 0).then_some(owner.1));
@@ -153,6 +149,7 @@ impl Reader {
                 Some(Record::Connection(c)) if matches!(c.header.kind, kind::CLOSE | kind::END) => {
                     ends.push(bytes);
                 }
+                Some(Record::Object(o)) if o.header.kind != kind::BIND => ends.push(bytes),
                 Some(record) => hand_on(&record, bytes),
                 None => Counters::add(unreadable, 1),
             });
@@ -181,6 +178,7 @@ impl Reader {
                 counted = Instant::now();
                 shared.host.follow_clock();
                 Self::count(kernel, shared);
+                workers.tick(super::worker::now());
             }
             if control + data > 0 {
                 idle = 0;

@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, atomic::AtomicU64};
 
-use agent_ebpf::{Data, direction, flag, kind, protocol};
+use agent_ebpf::{Data, Library, direction, flag, kind, protocol};
 
-use super::Counters;
+use super::{Counters, hello::Hello, plaintext::Plaintext};
 use crate::{
     connection::{Connection, ends},
     flow::{self, Budget, Stream},
@@ -20,8 +20,12 @@ pub(super) struct Tracked {
     /// Tells generations of one pair of addresses apart.
     pub(super) serial: u64,
     http: Option<Box<Http>>,
+    hello: Option<Box<Hello>>,
+    /// What the TLS library at each end saw.
+    plaintext: [Option<Box<Plaintext>>; 2],
     /// Nothing more is wanted of its bytes.
     done: bool,
+    limits: http::Limits,
 }
 
 struct Http {
@@ -52,8 +56,8 @@ impl flow::Sink for Feed<'_> {
 }
 
 impl Http {
-    fn new(fresh: bool, budget: &Arc<Budget>) -> Box<Http> {
-        let (limits, budget) = (http::Limits::default(), Arc::clone(budget));
+    fn new(fresh: bool, limits: http::Limits, budget: &Arc<Budget>) -> Box<Http> {
+        let budget = Arc::clone(budget);
         let parser =
             if fresh { http::Connection::new(limits, budget) } else { http::Connection::midway(limits, budget) };
         Box::new(Http { streams: [None, None], parser })
@@ -73,13 +77,14 @@ impl Http {
 }
 
 impl Tracked {
-    pub(super) fn new(connection: Connection, serial: u64) -> Self {
-        Tracked { connection, serial, http: None, done: false }
+    pub(super) fn new(connection: Connection, serial: u64, limits: http::Limits) -> Self {
+        Tracked { connection, serial, http: None, hello: None, plaintext: [None, None], done: false, limits }
     }
 
     /// Whether bytes wait for others, so that [`Tracked::expire`] has something to do.
     pub(super) fn waiting(&self) -> bool {
         self.http.as_ref().is_some_and(|h| h.streams.iter().flatten().any(Stream::waiting))
+            || self.hello.as_ref().is_some_and(|h| h.waiting())
     }
 
     /// Takes the bytes of a data record of the socket at `side`.
@@ -88,7 +93,13 @@ impl Tracked {
         if r.header.protocol != protocol::UNKNOWN {
             self.connection.protocol = r.header.protocol;
         }
-        if self.done || self.connection.own || r.header.kind == kind::HANDSHAKE || bytes.is_empty() {
+        if self.connection.own || bytes.is_empty() {
+            return;
+        }
+        if r.header.kind == kind::HANDSHAKE {
+            return self.hello(side, r, bytes, budget);
+        }
+        if self.done {
             return;
         }
         let sent = r.header.direction == direction::OUT;
@@ -108,7 +119,8 @@ impl Tracked {
             known[ends::index(from)] = Some(first);
         }
         let base = known[ends::index(from)].unwrap_or(r.seq);
-        let http = self.http.get_or_insert_with(|| Http::new(fresh, budget));
+        let limits = self.limits;
+        let http = self.http.get_or_insert_with(|| Http::new(fresh, limits, budget));
         http.begun(from, base, budget);
         let time = r.header.time;
         if sent {
@@ -145,8 +157,76 @@ impl Tracked {
         }
     }
 
+    /// Takes bytes of the handshake.
+    fn hello(&mut self, side: Side, r: &Data, bytes: &[u8], budget: &Arc<Budget>) {
+        if self.connection.tls.is_some() && self.hello.is_none() {
+            return;
+        }
+        let from = if r.header.direction == direction::OUT { side } else { ends::other(side) };
+        // In a tunnel TLS begins later than the connection.
+        let base = match self.connection.base[ends::index(from)] {
+            Some(base) if self.http.is_none() && !self.done => base,
+            _ => r.seq,
+        };
+        let hello = self.hello.get_or_insert_with(|| Box::new(Hello::new()));
+        hello.bytes(from, base, r.seq, bytes, r.header.time, budget);
+        self.learn();
+    }
+
+    /// Keeps what the handshake has said so far.
+    fn learn(&mut self) {
+        if let Some(hello) = &self.hello {
+            self.connection.tls = Some(Box::new(hello.facts().clone()));
+            if hello.done() {
+                self.hello = None;
+            }
+        }
+    }
+
+    /// Takes what the TLS library of the process at `side` saw.
+    pub(super) fn library(
+        &mut self,
+        side: Side,
+        r: &Library,
+        bytes: &[u8],
+        shared: &super::Shared,
+        out: &mut Vec<Output>,
+    ) {
+        self.connection.last_ns = r.header.time;
+        if self.connection.own {
+            return;
+        }
+        let place = &mut self.plaintext[ends::index(side)];
+        if place.as_ref().is_some_and(|p| !p.is_of(r)) {
+            // Another object on this socket: what the first one left unfinished is handed on.
+            if let Some(mut old) = place.take() {
+                old.close(r.header.time, out);
+            }
+        }
+        let plaintext = place.get_or_insert_with(|| Box::new(Plaintext::new(r, shared.limits, &shared.budget)));
+        plaintext.data(side, r, bytes, &shared.counters, out);
+    }
+
+    /// The TLS library's streams at `side` have ended.
+    pub(super) fn library_ends(&mut self, side: Side, ns: u64, out: &mut Vec<Output>) {
+        if let Some(mut plaintext) = self.plaintext[ends::index(side)].take() {
+            plaintext.close(ns, out);
+        }
+    }
+
+    /// No more of the TLS library's bytes at `side` are wanted.
+    pub(super) fn library_abandon(&mut self, side: Side) {
+        if let Some(plaintext) = &mut self.plaintext[ends::index(side)] {
+            plaintext.abandon();
+        }
+    }
+
     /// Gives up what has waited too long.
     pub(super) fn expire(&mut self, now: u64, out: &mut Vec<Output>) {
+        if let Some(hello) = &mut self.hello {
+            hello.expire(now);
+            self.learn();
+        }
         if let Some(http) = &mut self.http {
             for side in [Side::A, Side::B] {
                 http.on(side, out, |s, feed| s.expire(now, feed));

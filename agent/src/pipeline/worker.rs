@@ -4,26 +4,25 @@ use std::{
     cmp::Reverse,
     collections::{BTreeSet, BinaryHeap, HashMap},
     io,
-    net::{IpAddr, SocketAddr},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::AtomicU64, mpsc},
     thread::JoinHandle,
     time::Duration,
 };
 
-use agent_ebpf::{Address, Connection as Report, Data, direction, flag, kind, protocol};
-use transaction::{
-    ConnectionEvent,
-    object::{End, Process},
-};
+use agent_ebpf::{Address, Connection as Report, Data, Library, Object, direction, flag, kind, protocol};
 
-use super::{Counters, Shared, batch::Batch, tracked::Tracked};
+use super::{
+    Counters, Shared,
+    batch::Batch,
+    loose::Loose,
+    report::{self, Source},
+    tracked::Tracked,
+};
 use crate::{
-    capture::{Context, Observed, Unkept},
-    connection::{Connection, Endpoint, Key, direction::direction as direction_of, ends},
-    http::{Exchange, Output, Side},
+    connection::{Connection, Endpoint, Key, ends},
+    http::{Output, Side},
     probe::Record,
-    process,
 };
 
 /// Batches that may wait for a worker; the reader waits when there are as many.
@@ -41,6 +40,7 @@ const NEXT_REPORT_NS: u64 = 10_000_000_000;
 /// The workers as the reader sees them.
 pub(super) struct Pool {
     lanes: Vec<Lane>,
+    loose: Loose,
     counters: Arc<Counters>,
 }
 
@@ -59,26 +59,33 @@ impl Pool {
             let thread = std::thread::Builder::new().name(format!("flow-{n}")).spawn(move || worker.run(&batches))?;
             lanes.push(Lane { batch: Batch::default(), queue: Some(queue), thread: Some(thread) });
         }
-        Ok(Pool { lanes, counters: Arc::clone(&shared.counters) })
+        Ok(Pool { lanes, loose: Loose::default(), counters: Arc::clone(&shared.counters) })
     }
 
     /// Puts a record on its way; `bytes` are its own.
     pub(super) fn push(&mut self, record: &Record<'_>, bytes: &[u8]) {
-        let address = match record {
-            Record::Data(d, _) => &d.address,
-            Record::Connection(c) => &c.address,
-            Record::Exec(_) => return,
-        };
-        let bytes = match record {
-            Record::Data(_, payload) => &bytes[..size_of::<Data>() + payload.len()],
-            _ => bytes,
-        };
-        let lane = (Key::of(address).0.spread() % self.lanes.len() as u64) as usize;
-        let lane = &mut self.lanes[lane];
-        lane.batch.push(bytes);
-        if lane.batch.is_full() {
-            lane.send(&self.counters.lost_records);
+        let Pool { lanes, loose, counters } = self;
+        match record {
+            Record::Library(l, _) if l.header.cookie != 0 && loose.is_empty() => {}
+            Record::Library(..) | Record::Object(_) => {
+                return loose.take(record, bytes, &mut |bytes| parse_and_send(lanes, counters, bytes));
+            }
+            _ => {}
         }
+        let size = match record {
+            Record::Data(_, payload) => size_of::<Data>() + payload.len(),
+            Record::Library(_, payload) => size_of::<Library>() + payload.len(),
+            _ => bytes.len(),
+        };
+        if let Some(address) = record.address() {
+            send(lanes, counters, address, &bytes[..size]);
+        }
+    }
+
+    /// Looks after what waits, at kernel time `now`.
+    pub(super) fn tick(&mut self, now: u64) {
+        let Pool { lanes, loose, counters } = self;
+        loose.tick(now, &mut |bytes| parse_and_send(lanes, counters, bytes));
     }
 
     pub(super) fn flush(&mut self) {
@@ -88,6 +95,8 @@ impl Pool {
 
     /// Ends the workers after what they have.
     pub(super) fn stop(mut self) {
+        let Pool { lanes, loose, counters } = &mut self;
+        loose.finish(&mut |bytes| parse_and_send(lanes, counters, bytes));
         self.flush();
         for lane in &mut self.lanes {
             lane.queue = None;
@@ -95,6 +104,23 @@ impl Pool {
                 tracing::error!("A worker panicked; its connections are lost.");
             }
         }
+    }
+}
+
+/// Gives a record to the worker that its addresses fall to.
+fn send(lanes: &mut [Lane], counters: &Counters, address: &Address, bytes: &[u8]) {
+    let lane = (Key::of(address).0.spread() % lanes.len() as u64) as usize;
+    let lane = &mut lanes[lane];
+    lane.batch.push(bytes);
+    if lane.batch.is_full() {
+        lane.send(&counters.lost_records);
+    }
+}
+
+/// The same for a record that has waited.
+fn parse_and_send(lanes: &mut [Lane], counters: &Counters, bytes: &[u8]) {
+    if let Some(address) = Record::parse(bytes).and_then(|record| record.address().copied()) {
+        send(lanes, counters, &address, Record::significant(bytes).unwrap_or(bytes));
     }
 }
 
@@ -126,7 +152,7 @@ pub(super) struct Worker {
 }
 
 /// `CLOCK_MONOTONIC` now, as the records' times.
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a timespec of ours.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut t) };
@@ -179,14 +205,12 @@ impl Worker {
             Counters::add(&self.shared.counters.unreadable_records, 1);
             return;
         };
-        let address = match &record {
-            Record::Data(d, _) => d.address,
-            Record::Connection(c) => c.address,
-            Record::Exec(_) => return,
-        };
-        self.guarded(Key::of(&address).0, |worker| match record {
+        let Some(address) = record.address() else { return };
+        self.guarded(Key::of(address).0, |worker| match record {
             Record::Data(d, payload) => worker.data(&d, payload),
             Record::Connection(c) => worker.report(&c),
+            Record::Library(l, payload) => worker.library(&l, payload),
+            Record::Object(o) => worker.object(&o),
             Record::Exec(_) => {}
         });
     }
@@ -218,7 +242,7 @@ impl Worker {
         self.serial += 1;
         self.count += 1;
         Counters::add(&self.shared.counters.connections, 1);
-        generations.push(Tracked::new(Connection::new(address, time), self.serial));
+        generations.push(Tracked::new(Connection::new(address, time), self.serial, self.shared.limits));
         generations.len() - 1
     }
 
@@ -338,9 +362,98 @@ impl Worker {
                 last[theirs] = (c.confirmed, c.lost[1]);
                 t.close(Some(last), time, &shared.counters, &mut self.out);
                 self.emit(key, i);
+                self.library_ends(key, i, side, time);
                 self.closed(key, i, side, time);
             }
             _ => {}
+        }
+    }
+
+    /// What the TLS library of the process at one end saw.
+    fn library(&mut self, r: &Library, payload: &[u8]) {
+        let (key, _) = Key::of(&r.address);
+        let i = self.find(key, &r.address, r.header.cookie, None, r.header.time);
+        let shared = Arc::clone(&self.shared);
+        let Some(t) = self.connections.get_mut(&key).and_then(|g| g.get_mut(i)) else { return };
+        let side = t.connection.side(&r.address);
+        if r.header.cookie == 0 && !std::mem::replace(&mut t.connection.loose, true) {
+            Counters::add(&shared.counters.unbound_streams, 1);
+        }
+        let end = Self::end(&shared, &mut self.due, key, t, side, r.header.cookie);
+        // The probe ran in the process that used the library: surer than who used the socket.
+        (end.pid, end.start_ns) = (r.owner, (r.owner_start != 0).then_some(r.owner_start));
+        end.parent = (r.owner_parent != 0).then_some(r.owner_parent);
+        let known = end.library.get_or_insert_default();
+        known.evidence = r.evidence;
+        known.http1 |= r.header.protocol == protocol::HTTP1;
+        if t.connection.protocol == protocol::UNKNOWN {
+            t.connection.protocol = protocol::TLS;
+        }
+        Self::let_go_own(&shared.counters, self.stops.as_ref(), t);
+        t.library(side, r, payload, &shared, &mut self.out);
+        self.emit_plaintext(key, i, side);
+    }
+
+    /// What became of a TLS object.
+    fn object(&mut self, o: &Object) {
+        let (key, _) = Key::of(&o.address);
+        if o.header.kind != kind::BIND && !self.connections.contains_key(&key) {
+            return;
+        }
+        let i = self.find(key, &o.address, o.header.cookie, None, o.header.time);
+        let shared = Arc::clone(&self.shared);
+        let Some(t) = self.connections.get_mut(&key).and_then(|g| g.get_mut(i)) else { return };
+        let (side, loose) = (t.connection.side(&o.address), t.connection.loose);
+        let end = Self::end(&shared, &mut self.due, key, t, side, o.header.cookie);
+        match o.header.kind {
+            kind::BIND => end.library.get_or_insert_default().evidence = o.evidence,
+            // What was read belongs to nobody for certain: what is whole has been handed on.
+            kind::UNBIND => {
+                t.library_ends(side, o.header.time, &mut self.out);
+                self.emit_plaintext(key, i, side);
+            }
+            // With a socket the stream lives as long as that.
+            _ if loose => {
+                end.closed = true;
+                t.library_ends(side, o.header.time, &mut self.out);
+                self.emit_plaintext(key, i, side);
+                self.closed(key, i, side, o.header.time);
+            }
+            _ => {}
+        }
+    }
+
+    /// The TLS library's streams at one end have ended.
+    fn library_ends(&mut self, key: Key, i: usize, side: Side, time: u64) {
+        if let Some(t) = self.connections.get_mut(&key).and_then(|g| g.get_mut(i)) {
+            t.library_ends(side, time, &mut self.out);
+            self.emit_plaintext(key, i, side);
+        }
+    }
+
+    /// Hands on what the parser of one end's plaintext has put out.
+    fn emit_plaintext(&mut self, key: Key, i: usize, side: Side) {
+        if self.out.is_empty() {
+            return;
+        }
+        let outputs = std::mem::take(&mut self.out);
+        let Some(t) = self.connections.get_mut(&key).and_then(|g| g.get_mut(i)) else { return };
+        for output in outputs {
+            match output {
+                Output::Exchange(exchange) => {
+                    let tls = report::tls(&t.connection, side);
+                    report::exchange(&self.shared, &mut t.connection, &exchange, Source::Library(side, &tls));
+                }
+                Output::Handover { .. } | Output::NotHttp => {
+                    let counters = &self.shared.counters;
+                    let handed = matches!(output, Output::Handover { .. });
+                    Counters::add(if handed { &counters.handovers } else { &counters.not_http }, 1);
+                    t.library_abandon(side);
+                    if !t.connection.loose {
+                        Self::stop_copying(self.stops.as_ref(), &t.connection);
+                    }
+                }
+            }
         }
     }
 
@@ -360,7 +473,7 @@ impl Worker {
     fn closed(&mut self, key: Key, i: usize, side: Side, time: u64) {
         let Some(generations) = self.connections.get_mut(&key) else { return };
         let Some(t) = generations.get_mut(i) else { return };
-        Self::tell(&self.shared, &mut t.connection, side, time, true);
+        report::connection(&self.shared, &mut t.connection, side, time, true);
         if t.connection.is_closed() {
             self.waiting.remove(&(key, t.serial));
             generations.remove(i);
@@ -380,7 +493,9 @@ impl Worker {
         let Some(t) = self.connections.get_mut(&key).and_then(|g| g.get_mut(i)) else { return };
         for output in outputs {
             match output {
-                Output::Exchange(exchange) => Self::exchange(&self.shared, &mut t.connection, &exchange),
+                Output::Exchange(exchange) => {
+                    report::exchange(&self.shared, &mut t.connection, &exchange, Source::Edge);
+                }
                 Output::Handover { protocol } => {
                     tracing::debug!(%protocol, "A connection was handed over.");
                     Counters::add(&self.shared.counters.handovers, 1);
@@ -414,109 +529,6 @@ impl Worker {
         }
     }
 
-    /// Makes a transaction of an exchange for each end that is here.
-    fn exchange(shared: &Shared, connection: &mut Connection, exchange: &Exchange) {
-        let own_pid = shared.host.own_pid;
-        if connection.own || connection.ends.iter().flatten().any(|e| e.pid == own_pid) {
-            Counters::add(&shared.counters.own_exchanges, 1);
-            return;
-        }
-        Counters::add(&shared.counters.exchanges, 1);
-        let client = exchange.client.unwrap_or(Side::A);
-        let exchange_id = exchange_id(connection, exchange, client);
-        let context = Context {
-            host_name: &shared.host.name,
-            server: connection.address[ends::index(ends::other(client))],
-            exchange_id: &exchange_id,
-            from_start: connection.fresh,
-            source: "edge",
-            tls: None,
-            scheme: "http",
-            unix_offset_ns: shared.host.wall_offset(),
-        };
-        let prepared = match shared.capture.prepare(exchange, &context) {
-            Ok(prepared) => Some(prepared),
-            Err(Unkept::Own) => {
-                Counters::add(&shared.counters.own_exchanges, 1);
-                return;
-            }
-            Err(Unkept::Level) => None,
-        };
-        for side in [Side::A, Side::B] {
-            let (local, remote) =
-                (connection.address[ends::index(side)], connection.address[ends::index(ends::other(side))]);
-            let Some(end) = &mut connection.ends[ends::index(side)] else { continue };
-            end.exchanges += 1;
-            let Some(prepared) = &prepared else { continue };
-            let process = process_of(shared, end);
-            let role = if side == client { End::Client } else { End::Server };
-            let sealed = prepared.keep(&Observed {
-                process: &process.facts,
-                local,
-                remote,
-                end: role,
-                direction: direction_of(role, remote.ip(), &shared.host.addresses),
-                connection_id: &end.id,
-                container_name: "",
-                container_image: "",
-                pod_name: "",
-                pod_namespace: "",
-                tags: &[],
-            });
-            Counters::add(&shared.counters.transactions, 1);
-            shared.sink.transaction(sealed);
-        }
-    }
-
-    /// Reports a connection as one of its ends sees it.
-    fn tell(shared: &Shared, connection: &mut Connection, side: Side, time: u64, last: bool) {
-        if connection.own {
-            return;
-        }
-        let (local, remote) =
-            (connection.address[ends::index(side)], connection.address[ends::index(ends::other(side))]);
-        let (first_ns, protocol) = (connection.first_ns, connection.protocol);
-        let Some(end) = &mut connection.ends[ends::index(side)] else { return };
-        // Without the opening, the lower port is most likely the server's.
-        let accepted = end.accepted.unwrap_or(local.port() < remote.port());
-        let role = if accepted { End::Server } else { End::Client };
-        let (source, destination) = if accepted { (remote, local) } else { (local, remote) };
-        let process = process_of(shared, end);
-        let event = ConnectionEvent {
-            time_unix_ns: shared.host.wall(time),
-            connection_id: end.id.clone(),
-            endpoint_id: remote.ip().to_string(),
-            part: end.part,
-            finalized: last,
-            created_at: transaction::time::rfc3339(shared.host.wall(first_ns)),
-            closed_at: if last { transaction::time::rfc3339(shared.host.wall(time)) } else { String::new() },
-            direction: direction_of(role, remote.ip(), &shared.host.addresses),
-            socket_protocol: "tcp".into(),
-            l7_protocol: match protocol {
-                protocol::HTTP1 => "http1",
-                protocol::HTTP2 => "http2",
-                protocol::TLS => "tls",
-                _ => "other",
-            }
-            .into(),
-            source_ip: source.ip().to_string(),
-            source_port: source.port(),
-            destination_ip: destination.ip().to_string(),
-            destination_port: destination.port(),
-            bytes_sent: end.bytes[0],
-            bytes_received: end.bytes[1],
-            exchanges: end.exchanges,
-            process_exe: process.facts.exe.clone(),
-            process_pid: end.pid,
-            process_unit: process.facts.unit.clone(),
-            container_id: process.facts.container_id.clone(),
-            host_name: shared.host.name.clone(),
-            ..ConnectionEvent::default()
-        };
-        end.part += 1;
-        shared.sink.connection(event);
-    }
-
     /// Gives up what has waited too long in one connection.
     fn expire(&mut self, key: Key, serial: u64, time: u64) {
         let Some(generations) = self.connections.get_mut(&key) else { return };
@@ -535,6 +547,9 @@ impl Worker {
                 t.close(None, time, &self.shared.counters, &mut self.out);
             }
             self.emit(key, i);
+            for side in [Side::A, Side::B] {
+                self.library_ends(key, i, side, time);
+            }
         }
     }
 
@@ -553,7 +568,7 @@ impl Worker {
             if let Some(t) = open
                 && t.connection.ends[ends::index(side)].as_ref().is_some_and(|e| !e.closed)
             {
-                Self::tell(&self.shared, &mut t.connection, side, time, false);
+                report::connection(&self.shared, &mut t.connection, side, time, false);
                 self.due.push(Reverse((time + NEXT_REPORT_NS, key, serial, second)));
             }
         }
@@ -592,36 +607,4 @@ impl Worker {
         self.connections.clear();
         self.count = 0;
     }
-}
-
-fn process_of(shared: &Shared, end: &Endpoint) -> Arc<process::Process> {
-    if end.pid == 0 {
-        let facts = Process { exe: process::UNKNOWN_EXE.to_owned(), ..Process::default() };
-        return Arc::new(process::Process { facts, start_ticks: None });
-    }
-    shared.processes.lookup_child(end.pid, end.start_ns, end.parent)
-}
-
-/// Equal at both ends of an exchange, also on two hosts without address translation between them: the
-/// addresses and the sequence number of its first byte.
-fn exchange_id(connection: &Connection, exchange: &Exchange, client: Side) -> String {
-    let (from, offset) = match (&exchange.request, &exchange.response) {
-        (Some(m), _) => (client, m.offset),
-        (None, Some(m)) => (ends::other(client), m.offset),
-        (None, None) => (client, 0),
-    };
-    let seq = connection.base[ends::index(from)].unwrap_or(0).wrapping_add(offset as u32);
-    let octets = |a: SocketAddr| match a.ip() {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-        IpAddr::V6(v6) => v6.octets(),
-    };
-    let (c, s) = (connection.address[ends::index(client)], connection.address[ends::index(ends::other(client))]);
-    transaction::id::id(&[
-        &octets(c),
-        &c.port().to_be_bytes(),
-        &octets(s),
-        &s.port().to_be_bytes(),
-        &seq.to_be_bytes(),
-        &[u8::from(from == client)],
-    ])
 }

@@ -341,7 +341,9 @@ fn library_programs(bpf: &mut Ebpf, notes: &mut Vec<String>) -> Vec<(&'static st
             Ok(fd) => loaded.push((name, fd)),
             // It reads kernel memory by helper, which lockdown=confidentiality forbids; two other kinds of evidence
             // stay.
-            Err(error) if name == "tls_descriptor" => notes.push(format!("sockets of SSL_set_fd are not read: {error}")),
+            Err(error) if name == "tls_descriptor" => {
+                notes.push(format!("sockets of SSL_set_fd are not read: {error}"))
+            }
             Err(error) => {
                 notes.push(format!("HTTPS is not read: {error}"));
                 return Vec::new();

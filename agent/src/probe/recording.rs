@@ -26,6 +26,9 @@ pub const TAG_PROCESS: u32 = 2;
 /// No record is longer: a record's size class and its fixed part.
 const LONGEST: usize = 64 << 10;
 
+/// The oldest version of the records that can be read: 2 has added kinds and changed none.
+const OLDEST: u32 = 1;
+
 /// Where and when a recording was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
@@ -69,7 +72,7 @@ pub enum Error {
     #[error("{}: this is no recording of tapstack (its first bytes are not TAPREC01)", .0.display())]
     NotARecording(PathBuf),
     /// Made by another version.
-    #[error("{}: the recording's records have version {found}, this program reads version {RECORD_VERSION}; replay it with the version that recorded it", path.display())]
+    #[error("{}: the recording's records have version {found}, this program reads versions {OLDEST} to {RECORD_VERSION}; replay it with the version that recorded it", path.display())]
     Version {
         /// Which file.
         path: PathBuf,
@@ -171,7 +174,7 @@ impl Player {
         file.read_exact(&mut json).map_err(|_| damaged(12, "cut short"))?;
         let about: About =
             serde_json::from_slice(&json).map_err(|_| damaged(12, "the description is not what it should be"))?;
-        if about.record_version != RECORD_VERSION {
+        if !(OLDEST..=RECORD_VERSION).contains(&about.record_version) {
             return Err(Error::Version { path: path.to_owned(), found: about.record_version });
         }
         Ok(Player { path: path.to_owned(), file, about, at: 12 + len as u64, buffer: vec![0; LONGEST] })
