@@ -5,9 +5,13 @@
 
 pub mod btf;
 pub mod cgroup;
+pub(crate) mod code;
 pub mod kernel;
+pub(crate) mod perf;
 pub mod record;
 pub mod recording;
+pub mod returns;
+pub mod uprobe;
 
 pub use kernel::{Error, Kernel, Options};
 pub use record::Record;

@@ -1,0 +1,96 @@
+use std::fs::File;
+use std::hint::black_box;
+use std::time::Instant;
+
+use super::*;
+use crate::probe::code;
+
+/// Each of these is probed where it begins.
+macro_rules! places {
+    ($($name:ident $number:literal),*) => {
+        $(#[inline(never)] extern "C" fn $name() -> u64 { black_box($number) })*
+        const PLACES: &[extern "C" fn() -> u64] = &[$($name),*];
+    };
+}
+places!(place0 100, place1 101, place2 102, place3 103, place4 104, place5 105, place6 106, place7 107, place8 108,
+    place9 109);
+
+fn place(number: usize) -> (File, u64, usize) {
+    let address = PLACES[number % PLACES.len()] as usize;
+    let (file, offset) = code::file_of(address).unwrap();
+    (file, offset, address)
+}
+
+fn byte(address: usize) -> u8 {
+    // SAFETY: the address of a function's code, which is readable.
+    unsafe { std::ptr::read_volatile(address as *const u8) }
+}
+
+#[test]
+fn ten_points_are_placed_and_taken_away_together() {
+    let program = match nothing() {
+        Ok(program) => program,
+        Err(error) => return eprintln!("skipped: no program can be loaded here: {error}"),
+    };
+    let before: Vec<u8> = (0..10).map(|number| byte(place(number).2)).collect();
+    let begun = Instant::now();
+    let mut probes = Vec::new();
+    for number in 0..10 {
+        let (file, offset, _) = place(number);
+        match attach(program.as_fd(), file.as_fd(), offset, number % 2 == 1, number as u64) {
+            Ok(probe) => probes.push(probe),
+            Err(error) => return eprintln!("skipped: {error}"),
+        }
+    }
+    let attached = begun.elapsed();
+    for number in 0..10 {
+        let (_, _, address) = place(number);
+        assert_ne!(byte(address), before[number], "probe {number} is in the code");
+        assert_eq!(PLACES[number](), 100 + number as u64, "a probed function works as before");
+    }
+    let begun = Instant::now();
+    detach(probes);
+    eprintln!("10 points: attached in {attached:?}, detached in {:?}", begun.elapsed());
+    for (number, expected) in before.iter().enumerate() {
+        assert_eq!(byte(place(number).2), *expected, "probe {number} is gone");
+    }
+}
+
+#[test]
+fn refusals_say_what_to_do() {
+    let denied = placing(&io::Error::from_raw_os_error(libc::EPERM), 0x10).to_string();
+    assert!(denied.contains("0x10") && denied.contains("CAP_SYS_ADMIN"), "{denied}");
+    let old = linking(&io::Error::from_raw_os_error(libc::EINVAL), 0).to_string();
+    assert!(old.contains("5.15"), "{old}");
+    assert_eq!(placing(&io::Error::from_raw_os_error(libc::EPERM), 0).kind(), io::ErrorKind::PermissionDenied);
+}
+
+#[test]
+fn what_is_no_code_is_refused() {
+    let Ok(program) = nothing() else { return eprintln!("skipped: no program can be loaded here") };
+    let file = File::open("/proc/self/exe").unwrap();
+    let error = attach(program.as_fd(), file.as_fd(), 1 << 40, false, 0).unwrap_err();
+    assert!(error.to_string().contains("0x10000000000"), "{error}");
+}
+
+/// What the number of threads is worth: `cargo test -p agent -- --ignored --nocapture detaching_takes`.
+#[test]
+#[ignore = "a measurement"]
+fn detaching_takes() {
+    let program = nothing().unwrap();
+    for count in [10, 30] {
+        for threads in [1, 8, 16, 32] {
+            let begun = Instant::now();
+            let probes: Vec<_> = (0..count)
+                .map(|number| {
+                    let (file, offset, _) = place(number);
+                    attach(program.as_fd(), file.as_fd(), offset, number % 3 == 0, 0).unwrap()
+                })
+                .collect();
+            let attached = begun.elapsed();
+            let begun = Instant::now();
+            detach_with(probes, threads);
+            println!("{count} probes: attached in {attached:?}; {threads} threads detach in {:?}", begun.elapsed());
+        }
+    }
+}
