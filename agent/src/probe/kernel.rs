@@ -342,7 +342,7 @@ fn library_programs(bpf: &mut Ebpf, notes: &mut Vec<String>) -> Vec<(&'static st
             // It reads kernel memory by helper, which lockdown=confidentiality forbids; two other kinds of evidence
             // stay.
             Err(error) if name == "tls_descriptor" => {
-                notes.push(format!("sockets of SSL_set_fd are not read: {error}"))
+                notes.push(format!("sockets of SSL_set_fd are not read: {error}"));
             }
             Err(error) => {
                 notes.push(format!("HTTPS is not read: {error}"));
