@@ -122,7 +122,9 @@ unsafe fn result(ctx: &RetProbeContext) -> Option<()> {
         if direction == direction::OUT {
             s.wrote = n;
         }
-        moved(key, s, direction, offset, t.buffer, n);
+        // What was written was there when the call began; what was read, when it ended.
+        let time = if direction == direction::OUT { t.time } else { bpf_ktime_get_ns() };
+        moved(key, s, direction, offset, t.buffer, n, time);
         Some(())
     }
 }
@@ -176,7 +178,7 @@ unsafe fn look(s: &mut Stream, direction: u8, offset: u64, from: u64, len: u64) 
 
 /// Hands on the bytes of a call.
 #[inline(always)]
-unsafe fn moved(key: Key, s: &mut Stream, direction: u8, offset: u64, from: u64, n: u64) {
+unsafe fn moved(key: Key, s: &mut Stream, direction: u8, offset: u64, from: u64, n: u64, time: u64) {
     unsafe {
         if s.protocol == protocol::OTHER {
             return;
@@ -221,7 +223,7 @@ unsafe fn moved(key: Key, s: &mut Stream, direction: u8, offset: u64, from: u64,
                 protocol: s.protocol,
                 flags,
                 len: 0,
-                time: bpf_ktime_get_ns(),
+                time,
                 cookie: s.cookie,
             },
             address: s.address,
