@@ -6,4 +6,4 @@
 
 mod plan;
 
-pub use plan::{Plan, Point, Program};
+pub use plan::{ElfError, Error, Options, Plan, Point, Program, plan, plan_bytes};

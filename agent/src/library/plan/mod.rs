@@ -1,6 +1,53 @@
-//! What is probed in one file.
+//! What is probed in one file, and why there.
+//!
+//! In: a file of a process, of which nothing is known. Out: `None` when it has no TLS library in it (nearly always,
+//! and fast), else a [`Plan`]. Called by discovery for each new file. Nothing is known of single versions: the
+//! symbols say where the exported functions are, a decoder where their arguments and results pass.
+//!
+//! 32-bit programs and those for another machine have no plan. On x86-64 places are chosen by `place`; on aarch64
+//! the exported functions are probed at their entries and their results are read by return probes.
+
+mod arguments;
+mod decode;
+mod elf;
+mod openssl;
+mod place;
 
 use std::fmt;
+use std::fs::File;
+
+pub use elf::Error as ElfError;
+
+/// What may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Return probes are safe here: the self-test said so.
+    pub return_probes: bool,
+}
+
+/// Why there is no plan for a file that needs one, or may need one.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read, or its tables are damaged.
+    #[error(transparent)]
+    Elf(#[from] ElfError),
+    /// It has the functions, but no place was found where a call and its result can be read.
+    #[error(
+        "SSL_read and SSL_write are defined, but their calls and results cannot be read without return probes, \
+         which are not safe on this kernel: its TLS plaintext is not captured"
+    )]
+    NoPlace,
+}
+
+/// What is to be probed in `file`; `None` when no TLS library is in it. Reads what it needs, never maps.
+pub fn plan(file: &File, options: Options) -> Result<Option<Plan>, Error> {
+    openssl::plan(file, options)
+}
+
+/// The same for a file in memory.
+pub fn plan_bytes(file: &[u8], options: Options) -> Result<Option<Plan>, Error> {
+    openssl::plan(file, options)
+}
 
 /// A kernel program that a probe runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
