@@ -3,7 +3,7 @@
 # Safe to run again; does nothing when all are there.
 set -euo pipefail
 packages=(build-essential curl wget nginx-light python3 nodejs haproxy iproute2 bpftool llvm nix-bin
-  qemu-system-x86 seabios cpio busybox-static util-linux)
+  qemu-system-x86 seabios cpio busybox-static util-linux openssl libssl-dev wrk)
 missing=()
 for p in "${packages[@]}"; do
   # A tool that came another way (nodejs, say) counts too.

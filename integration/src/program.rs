@@ -22,7 +22,7 @@ use crate::{net::Netns, sys, wait};
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The programs that the tests need, each with its Debian package.
-const NEEDED: [(&str, &str); 9] = [
+const NEEDED: [(&str, &str); 12] = [
     ("curl", "curl"),
     ("wget", "wget"),
     ("nginx", "nginx-light"),
@@ -32,6 +32,9 @@ const NEEDED: [(&str, &str); 9] = [
     ("ip", "iproute2"),
     ("bpftool", "bpftool"),
     ("setpriv", "util-linux"),
+    ("openssl", "openssl"),
+    ("wrk", "wrk"),
+    ("cc", "build-essential"),
 ];
 
 /// The packages whose programs are missing.
@@ -183,12 +186,72 @@ pub fn outcome(command: &mut Command, patience: Duration) -> Result<Output> {
     Ok(output?)
 }
 
-/// A `peer` process that serves or asks.
+/// A child process that is asked by lines on its standard input, and answers each by a line.
 #[derive(Debug)]
-pub struct Peer {
+pub struct Dialogue {
     running: Running,
     input: Option<ChildStdin>,
     lines: mpsc::Receiver<String>,
+    /// The line that it began with.
+    pub greeting: String,
+}
+
+impl Dialogue {
+    /// Starts a command and waits for its first line.
+    ///
+    /// # Errors
+    /// When it says nothing.
+    pub fn start(command: &mut Command) -> Result<Dialogue> {
+        let mut running = Running::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
+        let input = running.child.stdin.take();
+        let out = running.child.stdout.take().context("no standard output")?;
+        let (send, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                if send.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut this = Dialogue { running, input, lines, greeting: String::new() };
+        this.greeting = this.line()?;
+        Ok(this)
+    }
+
+    fn line(&mut self) -> Result<String> {
+        self.lines
+            .recv_timeout(PATIENCE)
+            .map_err(|_| anyhow::anyhow!("{} {} says nothing", self.running.name, self.pid()))
+    }
+
+    /// Says a line without waiting for the answer.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn say(&mut self, line: &str) -> Result<()> {
+        writeln!(self.input.as_mut().context("no standard input")?, "{line}").with_context(|| line.to_owned())
+    }
+
+    /// The answer to a line.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn ask(&mut self, line: &str) -> Result<String> {
+        self.say(line)?;
+        self.line().with_context(|| line.to_owned())
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.running.pid()
+    }
+}
+
+/// A `peer` process that serves or asks.
+#[derive(Debug)]
+pub struct Peer {
+    dialogue: Dialogue,
     /// Where a server listens.
     pub address: SocketAddr,
 }
@@ -202,31 +265,12 @@ impl Peer {
     pub fn start(program: &str, role: &str, address: &str, options: &str, netns: Option<&Netns>) -> Result<Peer> {
         let mut command = Command::new(program);
         command.arg(role).arg(address).args(options.split_whitespace());
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         if let Some(netns) = netns {
             netns.holds(&mut command)?;
         }
-        let mut running = Running::start(&mut command)?;
-        let input = running.child.stdin.take();
-        let out = running.child.stdout.take().context("no standard output")?;
-        let (send, lines) = mpsc::channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(out).lines().map_while(Result::ok) {
-                if send.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        let mut peer = Peer { running, input, lines, address: address.parse()? };
-        let ready = peer.line()?;
-        if let Some(address) = ready.strip_prefix("listening ") {
-            peer.address = address.parse()?;
-        }
-        Ok(peer)
-    }
-
-    fn line(&mut self) -> Result<String> {
-        self.lines.recv_timeout(PATIENCE).map_err(|_| anyhow::anyhow!("peer {} says nothing", self.pid()))
+        let dialogue = Dialogue::start(&mut command)?;
+        let address = dialogue.greeting.strip_prefix("listening ").unwrap_or(address).parse()?;
+        Ok(Peer { dialogue, address })
     }
 
     /// A client's request: `METHOD PATH [SEED LENGTH]`. Returns `STATUS LENGTH SHA1`.
@@ -234,14 +278,13 @@ impl Peer {
     /// # Errors
     /// When there is no answer.
     pub fn ask(&mut self, line: &str) -> Result<String> {
-        writeln!(self.input.as_mut().context("no standard input")?, "{line}")?;
-        self.line().with_context(|| line.to_owned())
+        self.dialogue.ask(line)
     }
 
     /// Its process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.running.pid()
+        self.dialogue.pid()
     }
 }
 
