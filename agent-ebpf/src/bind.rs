@@ -85,6 +85,20 @@ pub fn begin(b: &mut Binding) {
     b.told = 0;
 }
 
+/// The socket has closed: the next handshake of its object is for another one.
+#[inline(always)]
+pub unsafe fn close(b: &Binding, cookie: u64) {
+    if b.evidence != evidence::NONE as u8
+        && let Some(o) = stream::stream(Key::new(b.pid, b.object))
+    {
+        unsafe {
+            if (*o).cookie == cookie {
+                (*o).flags |= stream::FREED;
+            }
+        }
+    }
+}
+
 /// Whether there is nothing left to find out.
 #[inline(always)]
 pub fn settled(b: &Binding) -> bool {

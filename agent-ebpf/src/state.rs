@@ -41,6 +41,7 @@ pub fn state(ctx: BtfTracePointContext) -> i32 {
                 report(kind::CLOSE, 0, &*s, tcp);
                 // A socket that connects again begins anew; only its owner stays.
                 let s = &mut *s;
+                bind::close(&s.binding, s.cookie);
                 s.known = 0;
                 s.flags &= flag::OWN;
                 if s.flags == 0 {

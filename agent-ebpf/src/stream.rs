@@ -47,8 +47,8 @@ impl Key {
     }
 }
 
-/// The object's memory was given back: the next handshake at this address is another object's. Uses of it before
-/// that are its own (it is counted by reference).
+/// The object was freed or cleared, or its socket has closed: the next handshake at this address begins another one.
+/// Uses of it before that are its own (it is counted by reference).
 pub const FREED: u8 = 1;
 /// Seen since its handshake.
 pub const FRESH: u8 = 2;

@@ -9,13 +9,14 @@ use super::place::{self, Function, Map, Spot};
 use super::{Error, Options, Plan, Point, Program};
 
 /// Looked for in every file.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 13] = [
     "SSL_write",
     "SSL_read",
     "SSL_read_ex",
     "SSL_write_ex",
     "SSL_write_ex2",
     "SSL_free",
+    "SSL_clear",
     "SSL_do_handshake",
     "SSL_connect",
     "SSL_accept",
@@ -81,7 +82,8 @@ fn others(symbols: &Symbols) -> Vec<(Program, &'static str, Symbol, usize)> {
         Some(_) => &["SSL_do_handshake"],
         None => &["SSL_connect", "SSL_accept"],
     };
-    let free = [(Program::Free, "SSL_free", 1)];
+    // What is cleared begins anew with another socket.
+    let free = [(Program::Free, "SSL_free", 1), (Program::Free, "SSL_clear", 1)];
     let marks = handshake.iter().map(|name| (Program::Mark, *name, 1));
     let descriptors = ["SSL_set_fd", "SSL_set_rfd", "SSL_set_wfd"].map(|name| (Program::Descriptor, name, 2));
     let all = free.into_iter().chain(marks).chain(descriptors);
