@@ -5,3 +5,5 @@
 pub mod flow;
 #[path = "../../agent/src/http/mod.rs"]
 pub mod http;
+#[path = "../../agent/src/connection/tls/mod.rs"]
+pub mod tls;

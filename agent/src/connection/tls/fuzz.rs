@@ -15,7 +15,7 @@ pub fn tls_handshake(input: &[u8]) {
     while let [op, len, rest @ ..] = input {
         let side = if op & 1 == 0 { Side::A } else { Side::B };
         let before = in_portions.done().then(|| in_portions.facts().clone());
-        // One in sixteen is a gap; otherwise sixteen times the length is reached by the upper bits.
+        // One in sixteen is a gap; otherwise three more bits make the length up to 2047.
         if op >> 4 == 15 {
             in_portions.gap(side);
             byte_by_byte.gap(side);

@@ -102,6 +102,8 @@ impl Facts {
 pub struct Handshake {
     a: Direction,
     b: Direction,
+    /// The side that speaks something else than TLS.
+    foreign: Option<Side>,
     facts: Facts,
 }
 
@@ -202,15 +204,16 @@ impl Handshake {
                 }
             }
             Heard::NotTls => {
-                if facts.client == Some(other(from)) && facts.server_hello == Seen::No {
-                    "answer is not TLS".clone_into(&mut facts.error);
-                } else if facts.client.is_none() {
-                    facts.malformed.get_or_insert("no TLS record");
-                }
+                facts.malformed.get_or_insert("no TLS record");
+                self.foreign = Some(from);
             }
             Heard::Malformed(what) => {
                 facts.malformed.get_or_insert(what);
             }
+        }
+        // Which of the two directions is read first depends on the host's CPUs.
+        if self.facts.client.is_some() && self.foreign == self.facts.client.map(other) {
+            "answer is not TLS".clone_into(&mut self.facts.error);
         }
     }
 }

@@ -4,6 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod recorded;
+
 /// A record of one type around `payload`.
 fn record(kind: u8, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(payload.len()).unwrap().to_be_bytes();
