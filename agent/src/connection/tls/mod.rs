@@ -197,11 +197,9 @@ impl Handshake {
                 }
             }
             Heard::Encrypted => {
-                // Application data before any hello: the connection is older than the agent.
-                if facts.client.is_none() {
-                    self.a.give_up();
-                    self.b.give_up();
-                }
+                // Application data before a hello: the connection is older than the agent.
+                self.a.give_up();
+                self.b.give_up();
             }
             Heard::NotTls => {
                 facts.malformed.get_or_insert("no TLS record");

@@ -251,6 +251,8 @@ fn what_clients_send_for_nothing_is_left_out() {
         let reserved = u16::from_be_bytes([byte, byte]);
         let facts = client_facts(&[versions(&[reserved, 0x0303]), protocols(&[&[byte, byte], b"h2"])]);
         assert_eq!((facts.version_offered.as_str(), facts.alpn_offered.len()), ("TLSv1.2", 1));
+        // Two reserved bytes are a reserved name; more are a name.
+        assert_eq!(client_facts(&[protocols(&[&[byte, byte, b'x']])]).alpn_offered.len(), 1);
     }
 }
 
@@ -269,7 +271,52 @@ fn an_alert_before_the_server_hello_says_why() {
     assert_eq!(facts(&usual_client(), &warning).error, "alert unrecognized_name (112)");
     let went_on = facts(&usual_client(), &[warning, usual_server()].concat());
     assert_eq!((went_on.error.as_str(), went_on.version.as_str()), ("", "TLSv1.3"));
-    assert_eq!(facts(&usual_client(), &alert(1, 0)).error, "alert close_notify (0)");
+}
+
+#[test]
+fn close_notify_ends_a_direction_though_it_is_a_warning() {
+    let mut handshake = Handshake::new();
+    handshake.bytes(Side::A, &usual_client());
+    handshake.bytes(Side::B, &alert(1, 0));
+    assert!(handshake.done());
+    assert_eq!(handshake.facts().error, "alert close_notify (0)");
+}
+
+#[test]
+fn an_encrypted_alert_is_not_read() {
+    // Up to TLS 1.2 its type stands in the clear, and its first bytes are no level and code.
+    let facts = facts(&usual_client(), &record(21, &[2; 26]));
+    assert_eq!((facts.error.as_str(), facts.malformed), ("", Some("an encrypted alert before the hello")));
+}
+
+#[test]
+fn an_alert_beside_a_server_hello_is_no_failed_handshake() {
+    for order in [[Side::A, Side::B], [Side::B, Side::A]] {
+        let mut handshake = Handshake::new();
+        for side in order {
+            let bytes = if side == Side::A { alert(2, 48) } else { usual_server() };
+            handshake.bytes(side, &bytes);
+        }
+        assert_eq!((handshake.facts().error.as_str(), handshake.facts().version.as_str()), ("", "TLSv1.3"));
+    }
+}
+
+#[test]
+fn extensions_that_do_not_fill_a_hello_are_said_and_read() {
+    let body = client_hello(0x0303, &[name(b"api.example.com")]);
+    let longer = [body.clone(), vec![0; 3]].concat();
+    // The last extension is one byte longer than the hello.
+    let mut shorter = body.clone();
+    shorter.extend([0, 5, 0, 2, 9]);
+    let at = body.len() - extensions(&[name(b"api.example.com")]).len();
+    shorter[at + 1] += 6;
+    for body in [longer, shorter] {
+        let facts = facts(&record(22, &message(1, &body)), &[]);
+        let fault = Some("extensions that do not fill the ClientHello");
+        assert_eq!((facts.sni.as_str(), facts.malformed), ("api.example.com", fault));
+    }
+    let short = facts(&record(22, &message(1, &body[..20])), &record(22, &message(2, &[3, 3, 0])));
+    assert_eq!((short.client_hello, short.malformed), (Seen::Whole, Some("a ClientHello that is too short")));
 }
 
 #[test]
