@@ -30,6 +30,9 @@ type Name = (u32, u64, u64);
 pub(super) struct Loose {
     streams: HashMap<Name, Stream>,
     bytes: usize,
+    /// When it was last looked after: waiting is counted from there, not from the records' own times, which may lie
+    /// far back when the rings are full.
+    now_ns: u64,
 }
 
 #[derive(Default)]
@@ -77,11 +80,11 @@ impl Loose {
     fn hold(&mut self, l: &Library, payload: &[u8], on: &mut impl FnMut(&[u8])) {
         let name = (l.owner, l.object, l.generation);
         if !self.streams.contains_key(&name) && self.streams.len() >= STREAMS {
-            self.forget(l.header.time.saturating_sub(PATIENCE_NS), on);
+            self.forget(self.now_ns.saturating_sub(PATIENCE_NS), on);
         }
-        let stream =
-            self.streams.entry(name).or_insert_with(|| Stream { first_ns: l.header.time, ..Stream::default() });
-        stream.last_ns = l.header.time;
+        let now_ns = self.now_ns;
+        let stream = self.streams.entry(name).or_insert_with(|| Stream { first_ns: now_ns, ..Stream::default() });
+        stream.last_ns = now_ns;
         let record = library_bytes(&Library { address: alone(name), ..*l }, payload);
         if stream.alone {
             return on(&record);
@@ -144,6 +147,7 @@ impl Loose {
 
     /// Looks after what waits too long at kernel time `now_ns`.
     pub(super) fn tick(&mut self, now_ns: u64, on: &mut impl FnMut(&[u8])) {
+        self.now_ns = now_ns;
         if self.streams.is_empty() {
             return;
         }

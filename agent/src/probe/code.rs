@@ -12,8 +12,8 @@ pub(crate) fn file_of(address: usize) -> io::Result<(File, u64)> {
     let (start, end, offset) = table.lines().find_map(|line| around(line, address)).ok_or_else(missing)?;
     // The link is the very file, also when it was renamed or deleted since; it takes CAP_SYS_ADMIN or
     // CAP_CHECKPOINT_RESTORE. Without, our code is most likely that of our executable.
-    let file = File::open(format!("/proc/self/map_files/{start:x}-{end:x}"))
-        .or_else(|_| File::open("/proc/self/exe"))?;
+    let file =
+        File::open(format!("/proc/self/map_files/{start:x}-{end:x}")).or_else(|_| File::open("/proc/self/exe"))?;
     Ok((file, (address - start) as u64 + offset))
 }
 

@@ -93,8 +93,7 @@ pub(crate) fn link(program: BorrowedFd<'_>, event: BorrowedFd<'_>, cookie: u64) 
         cookie,
     };
     // SAFETY: the structure is valid for the call, its size is given, and the kernel only reads it.
-    let fd =
-        unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_CREATE, &raw const attributes, size_of::<LinkCreate>()) };
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_CREATE, &raw const attributes, size_of::<LinkCreate>()) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }

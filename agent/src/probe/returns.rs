@@ -66,7 +66,9 @@ fn survives() -> io::Result<bool> {
     if libc::WIFEXITED(status) {
         return match libc::WEXITSTATUS(status) {
             DONE => Ok(true),
-            NO_FILTER => Err(io::Error::other("a child could not take a seccomp filter upon itself: CONFIG_SECCOMP_FILTER?")),
+            NO_FILTER => {
+                Err(io::Error::other("a child could not take a seccomp filter upon itself: CONFIG_SECCOMP_FILTER?"))
+            }
             other => Err(io::Error::other(format!("a child with a return probe ended with {other}"))),
         };
     }

@@ -106,8 +106,7 @@ fn read_source() -> io::Result<Source> {
     let kind = kind.trim().parse().map_err(|_| strange("type", &kind))?;
     let format = read("format/retprobe")?;
     let bit = format.trim().strip_prefix("config:").and_then(|bit| bit.parse::<u32>().ok());
-    let on_return =
-        bit.and_then(|bit| 1u64.checked_shl(bit)).ok_or_else(|| strange("format/retprobe", &format))?;
+    let on_return = bit.and_then(|bit| 1u64.checked_shl(bit)).ok_or_else(|| strange("format/retprobe", &format))?;
     Ok(Source { kind, on_return })
 }
 
@@ -118,7 +117,9 @@ fn placing(error: &io::Error, offset: u64) -> io::Error {
         }
         Some(libc::EMFILE | libc::ENFILE) => "; too many open files: raise the limit (LimitNOFILE=, ulimit -n)",
         Some(libc::ENOSYS) => "; the kernel was built without CONFIG_PERF_EVENTS",
-        Some(libc::EINVAL | libc::EIO) => "; the offset is outside of the file's code, or its file system has no uprobes",
+        Some(libc::EINVAL | libc::EIO) => {
+            "; the offset is outside of the file's code, or its file system has no uprobes"
+        }
         // The kernel's own word for an instruction that it can neither emulate nor step.
         Some(libc::EOPNOTSUPP) => "; the kernel cannot probe the instruction there",
         _ => "",
