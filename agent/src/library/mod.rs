@@ -4,6 +4,16 @@
 //! In: the host's mappings and folders. Out: probes attached to the kernel programs `tls_call`, `tls_result`,
 //! `tls_mark`, `tls_descriptor` and `tls_free`, and for each file a [`Plan`] that says where and why.
 
+mod discover;
+mod file;
+mod mappings;
+mod overlay;
 mod plan;
+mod registry;
+mod roots;
+mod sideband;
+mod watch;
 
+pub use discover::{Libraries, Planner, Settings};
 pub use plan::{ElfError, Error, Options, Plan, Point, Program, plan, plan_bytes};
+pub use registry::{Found, State, Status};

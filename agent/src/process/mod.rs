@@ -18,6 +18,12 @@ mod user;
 pub use boot::Boot;
 pub use table::Table;
 
+/// Container of a live process: 64 hexadecimal digits.
+pub(crate) fn container(pid: u32) -> Option<String> {
+    let place = cgroup::place(&proc::read(pid, "cgroup", cgroup::MAX_READ).ok()?);
+    (!place.container_id.is_empty()).then_some(place.container_id)
+}
+
 /// What stands for an executable whose path cannot be known: the process is gone and its exec was not seen,
 /// or it is a kernel thread.
 pub const UNKNOWN_EXE: &str = "unknown";

@@ -1,0 +1,320 @@
+//! The thread at work on this machine: real processes, real mappings, probes that run a program of nothing.
+//!
+//! The planner knows a file by its first bytes after a copy of a small library's, so no test touches what others
+//! have on this machine.
+
+use std::io::{Read as _, Write as _};
+
+use std::process::{Child, Command, Stdio};
+
+use super::super::plan::Point;
+use super::super::registry::{Found, State};
+use super::*;
+
+/// What the test's libraries end with; the loader does not mind.
+const MARK: &str = "a library of the discovery tests, ";
+
+/// A library that any program can load: one that is small, and there on every glibc system.
+fn small_library() -> Option<PathBuf> {
+    let mut found = None;
+    let mut buffer = Vec::new();
+    mappings::of_process(std::process::id(), &mut buffer, |mapping| {
+        if mapping.path.to_string_lossy().contains("libgcc_s") {
+            found = Some(mapping.path);
+        }
+    })
+    .ok()?;
+    found
+}
+
+/// Offset of something that is code: the entry of the first executable segment, from the program headers.
+fn code_offset(bytes: &[u8]) -> Option<u64> {
+    let number = |at: usize, len: usize| {
+        let mut value = [0; 8];
+        value[..len].copy_from_slice(bytes.get(at..at + len)?);
+        Some(u64::from_le_bytes(value))
+    };
+    let (table, count) = (number(32, 8)? as usize, number(56, 2)? as usize);
+    (0..count).map(|index| table + index * 56).find_map(|at| {
+        let executable = number(at, 4)? == 1 && number(at + 4, 4)? & 1 == 1;
+        executable.then(|| number(at + 8, 8)).flatten().map(|offset| offset + 0x100)
+    })
+}
+
+/// Plans `points` probes in files of one test.
+fn planner(mark: &str, points: u64) -> Planner {
+    let mark = format!("{MARK}{mark}").into_bytes();
+    Arc::new(move |file: &File| {
+        let mut bytes = Vec::new();
+        if file.metadata().map_err(|error| error.to_string())?.len() > 4 << 20 {
+            return Ok(None);
+        }
+        (&*file).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+        if !bytes.ends_with(&mark) {
+            return Ok(None);
+        }
+        let first = code_offset(&bytes).ok_or("no code")?;
+        let point = |number| Point {
+            program: Program::Call,
+            // On x86_64 any byte may be the first of an instruction for all the kernel knows; it refuses some.
+            offset: first + number * 16,
+            on_return: false,
+            cookie: number,
+            symbol: "test",
+            why: "because".into(),
+        };
+        let points = (0..points).map(point).collect();
+        Ok(Some(Plan { library: "test", version: "1".into(), points }))
+    })
+}
+
+struct Setting {
+    folder: tempfile::TempDir,
+    mark: String,
+    source: Vec<u8>,
+    programs: HashMap<Program, OwnedFd>,
+}
+
+/// `None`, with the reason said, where this machine does not let the tests run.
+fn setting(name: &str) -> Option<Setting> {
+    let program = match uprobe::nothing() {
+        Ok(program) => program,
+        Err(error) => {
+            eprintln!("skipped: no program can be loaded here: {error}");
+            return None;
+        }
+    };
+    if let Err(error) = Sideband::open() {
+        eprintln!("skipped: {error}");
+        return None;
+    }
+    let Some(library) = small_library() else {
+        eprintln!("skipped: no libgcc_s is mapped here");
+        return None;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let source = std::fs::read(library).unwrap();
+    let mark = format!("{name} {}", folder.path().display());
+    Some(Setting { folder, mark, source, programs: HashMap::from([(Program::Call, program)]) })
+}
+
+impl Setting {
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a library of this test.
+    fn library(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let mut file = File::create(&path).unwrap();
+        file.write_all(&self.source).unwrap();
+        file.write_all(format!("{MARK}{}", self.mark).as_bytes()).unwrap();
+        path
+    }
+
+    fn start(&mut self, points: u64, change: impl FnOnce(&mut Settings)) -> Libraries {
+        let mut settings = Settings::new(planner(&self.mark, points));
+        change(&mut settings);
+        Libraries::start(std::mem::take(&mut self.programs), settings)
+    }
+}
+
+/// Waits until the status is as wanted.
+fn wait(libraries: &Libraries, what: &str, wanted: impl Fn(&Status) -> bool) -> Status {
+    let begun = Instant::now();
+    loop {
+        let status = libraries.status();
+        if wanted(&status) {
+            return status;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(10), "{what}: {status:#?}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn attached(status: &Status) -> Vec<&Found> {
+    status.targets.iter().filter(|found| found.state == State::Attached).collect()
+}
+
+/// A python that loads what it is told on its standard input, and says so.
+struct Loader(Child);
+
+impl Loader {
+    fn start() -> Option<Self> {
+        let script = "import sys, ctypes\nprint('ready', flush=True)\nfor line in sys.stdin:\n    \
+            ctypes.CDLL(line.strip()); print('loaded', flush=True)";
+        let child = Command::new("python3").args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let Ok(child) = child else {
+            eprintln!("skipped: no python3 here");
+            return None;
+        };
+        let mut loader = Self(child);
+        loader.answer("ready");
+        Some(loader)
+    }
+
+    fn answer(&mut self, expected: &str) {
+        let mut line = vec![0; expected.len() + 1];
+        self.0.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
+        assert_eq!(line, format!("{expected}\n").as_bytes());
+    }
+
+    fn load(&mut self, path: &Path) {
+        writeln!(self.0.stdin.as_mut().unwrap(), "{}", path.display()).unwrap();
+        self.answer("loaded");
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_library_in_a_folder_is_probed_before_start_returns() {
+    let Some(mut setting) = setting("folder") else { return };
+    let path = setting.library("libssl.so.3");
+    std::os::unix::fs::symlink("libssl.so.3", setting.path("libssl.so")).unwrap();
+    let folder = setting.folder.path().to_owned();
+    let libraries = setting.start(2, |settings| settings.folders = vec![folder]);
+    let status = libraries.status();
+    let found = attached(&status);
+    assert_eq!(found.len(), 1, "{status:#?}");
+    assert_eq!((found[0].path.as_path(), found[0].probes, found[0].root.as_str()), (path.as_path(), 2, "host"));
+    assert!(found[0].plan.contains("because"), "{}", found[0].plan);
+    libraries.stop();
+}
+
+#[test]
+fn a_library_that_is_loaded_later_is_found_at_once() {
+    let Some(mut setting) = setting("dlopen") else { return };
+    let Some(mut loader) = Loader::start() else { return };
+    let libraries = setting.start(1, |_| {});
+    let path = setting.library("private/libwhatever.so");
+    loader.load(&path);
+    let begun = Instant::now();
+    let status = wait(&libraries, "the library is mapped", |status| !attached(status).is_empty());
+    let took = begun.elapsed();
+    eprintln!("a library loaded later was probed after {took:?}");
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert_eq!(attached(&status)[0].path, path);
+}
+
+#[test]
+fn what_is_mapped_already_is_found_by_the_scan() {
+    let Some(mut setting) = setting("scan") else { return };
+    let Some(mut loader) = Loader::start() else { return };
+    let path = setting.library("libwhatever.so");
+    loader.load(&path);
+    // Deleted files are probed as well: those who run go on running.
+    std::fs::remove_file(&path).unwrap();
+    let libraries = setting.start(1, |_| {});
+    let status = wait(&libraries, "the scan meets it", |status| !attached(status).is_empty());
+    assert_eq!(attached(&status)[0].path, path);
+}
+
+#[test]
+fn a_replaced_library_is_probed_at_once_and_the_old_one_is_let_go_once_unused() {
+    let Some(mut setting) = setting("upgrade") else { return };
+    let Some(mut loader) = Loader::start() else { return };
+    let path = setting.library("libssl.so.3");
+    loader.load(&path);
+    let folder = setting.folder.path().to_owned();
+    let libraries = setting.start(1, |settings| {
+        settings.folders = vec![folder];
+        settings.let_go_every = Duration::from_millis(100);
+    });
+    assert_eq!(attached(&libraries.status()).len(), 1);
+    let new = setting.library("unpacked");
+    let begun = Instant::now();
+    std::fs::rename(new, &path).unwrap();
+    wait(&libraries, "the new file has probes", |status| attached(status).len() == 2);
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    // The old one is deleted but mapped: three looks later it is still there.
+    let looks = libraries.status().scans;
+    let status = wait(&libraries, "scans go on", |status| status.scans >= looks + 3);
+    assert_eq!((attached(&status).len(), status.let_go), (2, 0), "{status:#?}");
+    drop(loader);
+    let status = wait(&libraries, "the old file is let go", |status| status.let_go == 1);
+    assert_eq!(attached(&status).len(), 1);
+}
+
+#[test]
+fn a_renamed_library_keeps_its_probes_and_one_written_over_gets_new_ones() {
+    let Some(mut setting) = setting("rename") else { return };
+    let folder = setting.folder.path().to_owned();
+    let libraries = setting.start(1, |settings| settings.folders = vec![folder]);
+    let path = setting.library("libssl.so.3.new");
+    let status = wait(&libraries, "the file is whole", |status| !attached(status).is_empty());
+    let inspected = status.inspected;
+    std::fs::rename(&path, setting.path("libssl.so.3")).unwrap();
+    let status = wait(&libraries, "it was looked at again", |status| status.inspected > inspected);
+    assert_eq!((attached(&status).len(), status.let_go), (1, 0));
+    // Whatever it is now, it is no library any more.
+    std::fs::write(setting.path("libssl.so.3"), "text").unwrap();
+    wait(&libraries, "its probes are gone", |status| status.targets.is_empty());
+}
+
+#[test]
+fn a_point_that_is_refused_leaves_no_half_of_a_plan() {
+    let Some(mut setting) = setting("refused") else { return };
+    let path = setting.library("libssl.so.3");
+    let plan = planner(&setting.mark, 2);
+    let folder = setting.folder.path().to_owned();
+    let libraries = setting.start(0, |settings| {
+        settings.folders = vec![folder];
+        settings.plan = Arc::new(move |file| {
+            let mut plan = plan(file)?;
+            if let Some(point) = plan.as_mut().and_then(|plan| plan.points.last_mut()) {
+                point.offset = 1 << 40;
+            }
+            Ok(plan)
+        });
+    });
+    let status = libraries.status();
+    let found = &status.targets[0];
+    assert_eq!((found.state, found.probes, found.path.as_path()), (State::Failed, 0, path.as_path()));
+    assert!(found.error.as_ref().unwrap().contains("tls_call for test"), "{found:?}");
+}
+
+#[test]
+fn a_planner_that_panics_and_one_that_errs_end_nothing() {
+    let Some(mut setting) = setting("panic") else { return };
+    for name in ["libssl.so.1", "libssl.so.2", "libssl.so.3"] {
+        setting.library(name);
+    }
+    let plan = planner(&setting.mark, 1);
+    let folder = setting.folder.path().to_owned();
+    let libraries = setting.start(0, |settings| {
+        settings.folders = vec![folder];
+        settings.plan = Arc::new(move |file| {
+            let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap_or_default();
+            match path.extension().and_then(|end| end.to_str()) {
+                Some("1") => panic!("a test's panic"),
+                Some("2") => Err("a test's error".into()),
+                _ => plan(file),
+            }
+        });
+    });
+    assert_eq!(attached(&libraries.status()).len(), 1);
+}
+
+#[test]
+fn no_more_targets_than_the_limit_are_probed() {
+    let Some(mut setting) = setting("limit") else { return };
+    for number in 0..5 {
+        setting.library(&format!("libssl.so.{number}"));
+    }
+    let folder = setting.folder.path().to_owned();
+    let libraries = setting.start(1, |settings| {
+        settings.folders = vec![folder];
+        settings.limit = 3;
+    });
+    let status = libraries.status();
+    assert_eq!(attached(&status).len(), 3);
+    assert!(status.notes.iter().any(|note| note.starts_with("3 TLS libraries")), "{:?}", status.notes);
+}

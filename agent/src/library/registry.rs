@@ -1,0 +1,400 @@
+//! What is probed, and what is known not to need it.
+//!
+//! In: files, as they are come across. Out: probes in the kernel, and [`Status`] for `explain` and the log.
+//! Used by `discover`'s thread; the status may be read from any.
+//!
+//! A target is a file: the inode that the kernel puts probes on ([`super::overlay`]). It is probed as a whole
+//! or not at all, because a call without its result, or a stream without its end, would be read wrongly.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::file::{FileId, Place, Stamp};
+use super::{Plan, Planner, Program, overlay};
+use crate::probe::uprobe::{self, Attached};
+
+/// Files that are remembered, in two halves: when the younger is full, the older is forgotten.
+const MAX_SEEN: usize = 65_536;
+/// Names of one target that are kept. Containers of one image have one each.
+const MAX_SPOTS: usize = 32;
+/// A target that could not be probed is tried again when it is come across after this time.
+const TRY_AGAIN: Duration = Duration::from_secs(30);
+
+/// How a target stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// All its probes are in place.
+    Attached,
+    /// None is; the error says why.
+    Failed,
+}
+
+/// A file with a TLS library.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// As its first process sees it.
+    pub path: PathBuf,
+    /// Where that was: `host`, `container 0123456789ab`, or another root.
+    pub root: String,
+    /// The real file, where `path` is seen through an overlay.
+    pub real: Option<PathBuf>,
+    /// `openssl`.
+    pub library: &'static str,
+    /// What the file says of itself.
+    pub version: String,
+    /// Where each probe is and why, one line each.
+    pub plan: String,
+    /// Probes in place.
+    pub probes: usize,
+    /// How it stands.
+    pub state: State,
+    /// Why it is not probed.
+    pub error: Option<String>,
+    /// What else should be known, e.g. that an overlay could not be seen through.
+    pub note: Option<String>,
+}
+
+/// What discovery has done.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// The targets, by path.
+    pub targets: Vec<Found>,
+    /// What does not work on this host, and what is done instead.
+    pub notes: Vec<String>,
+    /// Files that were looked into since the start.
+    pub inspected: u64,
+    /// Targets that were let go since the start.
+    pub let_go: u64,
+    /// Times that all processes were read since the start.
+    pub scans: u64,
+    /// Processes that the last of these met, and how long it took.
+    pub last_scan: (usize, Duration),
+}
+
+/// Status, shared with whoever asks.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Shared(Arc<Mutex<Status>>);
+
+impl Shared {
+    pub(super) fn get(&self) -> Status {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn change(&self, change: impl FnOnce(&mut Status)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Adds a note, once.
+    pub(super) fn note(&self, text: String) {
+        self.change(|status| {
+            if !status.notes.contains(&text) {
+                tracing::warn!("{text}");
+                status.notes.push(text);
+            }
+        });
+    }
+}
+
+/// Where a file was come across.
+pub(super) struct Sight<'a> {
+    /// The process, `None` for a folder of the host.
+    pub(super) pid: Option<u32>,
+    pub(super) root: FileId,
+    /// As seen from that root.
+    pub(super) path: &'a Path,
+    /// What people call the root.
+    pub(super) name: &'a dyn Fn() -> String,
+    /// Roots in which an overlay's layers are looked for.
+    pub(super) hosts: &'a dyn Fn() -> Vec<PathBuf>,
+}
+
+/// A name of a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Spot {
+    pub(super) root: FileId,
+    pub(super) path: PathBuf,
+    /// What that name leads to: on an overlay not the target's own number.
+    pub(super) id: FileId,
+}
+
+#[derive(Debug)]
+struct Target {
+    place: Place,
+    stamp: Stamp,
+    plan: Option<Plan>,
+    probes: Vec<Attached>,
+    spots: Vec<Spot>,
+    found: Found,
+    tried: Instant,
+    /// Number of the last scan in which a process had it mapped, or during which it was mapped.
+    mapped: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Nothing,
+    Target(FileId),
+}
+
+/// See the module.
+pub(super) struct Registry {
+    plan: Planner,
+    programs: HashMap<Program, OwnedFd>,
+    limit: usize,
+    targets: HashMap<FileId, Target>,
+    young: HashMap<FileId, (Stamp, Verdict)>,
+    old: HashMap<FileId, (Stamp, Verdict)>,
+    shared: Shared,
+}
+
+impl Registry {
+    pub(super) fn new(plan: Planner, programs: HashMap<Program, OwnedFd>, limit: usize, shared: Shared) -> Self {
+        Self { plan, programs, limit, targets: HashMap::new(), young: HashMap::new(), old: HashMap::new(), shared }
+    }
+
+    /// Takes note of a file, and probes it if it is new and has a TLS library. `mapped` is the number of the
+    /// scan when a process has it mapped.
+    pub(super) fn see(&mut self, place: Place, sight: &Sight<'_>, mapped: Option<u64>) {
+        let (id, stamp) = (place.id(), place.stamp());
+        let verdict = match self.known(id, stamp) {
+            Some(verdict) => verdict,
+            None => {
+                let verdict = self.look(place, sight);
+                self.remember(id, stamp, verdict);
+                verdict
+            }
+        };
+        let Verdict::Target(real) = verdict else { return };
+        let Some(target) = self.targets.get_mut(&real) else { return };
+        if let Some(scan) = mapped {
+            target.mapped = target.mapped.max(scan);
+        }
+        if target.found.state == State::Failed && target.tried.elapsed() > TRY_AGAIN {
+            self.place(real);
+        }
+    }
+
+    fn known(&self, id: FileId, stamp: Stamp) -> Option<Verdict> {
+        let (seen, verdict) = self.young.get(&id).or_else(|| self.old.get(&id))?;
+        let live = |verdict: &Verdict| match verdict {
+            Verdict::Nothing => true,
+            Verdict::Target(target) => self.targets.contains_key(target),
+        };
+        (*seen == stamp && live(verdict)).then_some(*verdict)
+    }
+
+    fn remember(&mut self, id: FileId, stamp: Stamp, verdict: Verdict) {
+        if self.young.len() >= MAX_SEEN / 2 {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(id, (stamp, verdict));
+    }
+
+    /// A file that is not known, or not as it is now.
+    fn look(&mut self, place: Place, sight: &Sight<'_>) -> Verdict {
+        let seen_as = place.id();
+        let (place, note) = if place.on_overlay().unwrap_or(false) {
+            let process = sight.pid.map_or_else(|| "/proc/self".into(), |pid| format!("/proc/{pid}"));
+            match overlay::real(&place, Path::new(&process), sight.path, &(sight.hosts)()) {
+                Ok(real) => (real, None),
+                Err(why) => (place, Some(format!("seen through an overlay whose layer was not found: {why}"))),
+            }
+        } else {
+            (place, None)
+        };
+        let (id, stamp) = (place.id(), place.stamp());
+        let spot = Spot { root: sight.root, path: sight.path.to_owned(), id: seen_as };
+        if let Some(target) = self.targets.get_mut(&id)
+            && target.stamp == stamp
+        {
+            target.add(spot);
+            return Verdict::Target(id);
+        }
+        if id != seen_as && self.known(id, stamp) == Some(Verdict::Nothing) {
+            return Verdict::Nothing;
+        }
+        let verdict = match self.inspect(&place) {
+            Ok(Some(plan)) => self.target(place, plan, spot, sight, note),
+            Ok(None) => {
+                self.forget(id);
+                Verdict::Nothing
+            }
+            Err(error) => {
+                tracing::debug!("{} could not be looked into: {error}.", sight.path.display());
+                Verdict::Nothing
+            }
+        };
+        self.remember(id, stamp, verdict);
+        verdict
+    }
+
+    fn inspect(&mut self, place: &Place) -> Result<Option<Plan>, String> {
+        self.shared.change(|status| status.inspected += 1);
+        let file = place.read().map_err(|error| error.to_string())?;
+        // The file is anybody's, and taking it apart must not end the agent.
+        catch_unwind(AssertUnwindSafe(|| (self.plan)(&file)))
+            .unwrap_or_else(|_| Err("taking it apart failed: a mistake of ours".into()))
+    }
+
+    fn target(&mut self, place: Place, plan: Plan, spot: Spot, sight: &Sight<'_>, note: Option<String>) -> Verdict {
+        let id = place.id();
+        if let Some(target) = self.targets.get_mut(&id) {
+            // Renamed or linked: the file is the same. Written over: its probes are in the wrong places.
+            if target.plan.as_ref() == Some(&plan) {
+                target.stamp = place.stamp();
+                target.add(spot);
+                return Verdict::Target(id);
+            }
+            self.forget(id);
+        }
+        if self.targets.len() >= self.limit {
+            self.shared.note(format!(
+                "{} TLS libraries are probed already: {} and later ones are not.",
+                self.limit,
+                sight.path.display()
+            ));
+            return Verdict::Nothing;
+        }
+        let real = (id != spot.id).then(|| place.path());
+        let found = Found {
+            path: sight.path.to_owned(),
+            root: (sight.name)(),
+            real,
+            library: plan.library,
+            version: plan.version.clone(),
+            plan: plan.to_string(),
+            probes: 0,
+            state: State::Failed,
+            error: None,
+            note,
+        };
+        let stamp = place.stamp();
+        let target = Target {
+            place,
+            stamp,
+            plan: Some(plan),
+            probes: Vec::new(),
+            spots: vec![spot],
+            found,
+            tried: Instant::now(),
+            mapped: 0,
+        };
+        self.targets.insert(id, target);
+        self.place(id);
+        Verdict::Target(id)
+    }
+
+    /// Puts a target's probes in place.
+    fn place(&mut self, id: FileId) {
+        let Some(target) = self.targets.get_mut(&id) else { return };
+        let begun = Instant::now();
+        let path = target.found.path.display();
+        let mut probes = Vec::new();
+        let mut error = None;
+        for point in target.plan.iter().flat_map(|plan| &plan.points) {
+            let attached = match self.programs.get(&point.program) {
+                Some(program) => {
+                    uprobe::attach(program.as_fd(), target.place.as_fd(), point.offset, point.on_return, point.cookie)
+                        .map_err(|error| error.to_string())
+                }
+                None => Err("its program was not loaded".to_owned()),
+            };
+            match attached {
+                Ok(probe) => probes.push(probe),
+                Err(why) => {
+                    error = Some(format!("{} for {}: {why}", point.program.name(), point.symbol));
+                    break;
+                }
+            }
+        }
+        target.tried = begun;
+        if let Some(error) = error {
+            tracing::warn!("{} of {path} ({}) cannot be read: {error}.", target.found.library, target.found.root);
+            target.found.error = Some(error);
+            uprobe::detach(probes);
+        } else {
+            let took = begun.elapsed();
+            tracing::debug!(
+                "{} {} in {path} ({}) is probed in {} places, in {took:?}.",
+                target.found.library,
+                target.found.version,
+                target.found.root,
+                probes.len()
+            );
+            for line in target.found.plan.lines() {
+                tracing::debug!("{path}: {line}");
+            }
+            target.found.error = None;
+            target.found.state = State::Attached;
+            target.found.probes = probes.len();
+            target.probes = probes;
+        }
+        self.publish();
+    }
+
+    /// Takes a target's probes away, beside everything else: it takes long.
+    fn forget(&mut self, id: FileId) -> bool {
+        let Some(target) = self.targets.remove(&id) else { return false };
+        let probes = target.probes;
+        let started = std::thread::Builder::new().name("let-go".into()).spawn(move || uprobe::detach(probes));
+        if let Err(error) = started {
+            // The probes went with the closure.
+            tracing::debug!("A thread to detach probes could not be started: {error}.");
+        }
+        self.publish();
+        true
+    }
+
+    fn publish(&self) {
+        let mut targets: Vec<_> = self.targets.values().map(|target| target.found.clone()).collect();
+        targets.sort_by(|a, b| a.path.cmp(&b.path));
+        self.shared.change(|status| status.targets = targets);
+    }
+
+    /// Targets that may be dead: deleted, or under none of their names any more. `leads_to` says what a name
+    /// leads to now.
+    pub(super) fn suspects(&self, leads_to: impl Fn(&Spot) -> Option<FileId>) -> Vec<FileId> {
+        let dead = |target: &Target| {
+            target.place.links().is_ok_and(|links| links == 0)
+                || target.spots.iter().all(|spot| leads_to(spot) != Some(spot.id))
+        };
+        self.targets.iter().filter(|(_, target)| dead(target)).map(|(id, _)| *id).collect()
+    }
+
+    /// Lets those of the suspects go that no process had mapped since a scan began.
+    pub(super) fn let_go(&mut self, suspects: &[FileId], scan: u64) {
+        for id in suspects {
+            let Some(target) = self.targets.get(id).filter(|target| target.mapped < scan) else { continue };
+            tracing::debug!(
+                "{} ({}) is gone: its probes are taken away.",
+                target.found.path.display(),
+                target.found.root
+            );
+            if self.forget(*id) {
+                self.shared.change(|status| status.let_go += 1);
+            }
+        }
+    }
+
+    /// All probes, to be taken away at the end.
+    pub(super) fn into_probes(self) -> Vec<Attached> {
+        self.targets.into_values().flat_map(|target| target.probes).collect()
+    }
+}
+
+impl Target {
+    fn add(&mut self, spot: Spot) {
+        if self.spots.contains(&spot) {
+            return;
+        }
+        if self.spots.len() >= MAX_SPOTS {
+            // The first stands for what it is called; the others come and go with containers.
+            self.spots.remove(1);
+        }
+        self.spots.push(spot);
+    }
+}
