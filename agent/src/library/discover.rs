@@ -36,12 +36,12 @@ use super::registry::{Registry, Shared, Sight, Spot, Status};
 use super::roots::{self, Root};
 use super::sideband::Sideband;
 use super::watch::Watch;
-use super::{Plan, Program};
+use super::{Error, Plan, Program};
 use crate::probe::uprobe::{self, Attached};
 use crate::process::proc;
 
-/// Looks into a file: what to probe there, or nothing. An error is for people.
-pub type Planner = Arc<dyn Fn(&File) -> Result<Option<Plan>, String> + Send + Sync>;
+/// Looks into a file: what to probe there, or nothing. [`super::plan`] is the one; tests have others.
+pub type Planner = Arc<dyn Fn(&File) -> Result<Option<Plan>, Error> + Send + Sync>;
 
 /// How discovery works.
 #[derive(Clone)]
@@ -130,7 +130,7 @@ impl Libraries {
         self.shared.get()
     }
 
-    /// Stops looking and takes all probes away.
+    /// Stops looking and takes all probes away, some of them later ([`uprobe::leave`]).
     pub fn stop(mut self) {
         self.end();
     }
@@ -138,14 +138,12 @@ impl Libraries {
     fn end(&mut self) {
         let Some((thread, probes)) = self.thread.take() else { return };
         signal(&self.wake);
-        match probes.recv_timeout(STOP_PATIENCE) {
-            Ok(probes) => {
-                uprobe::detach(probes);
-                // It has nothing left to do.
-                let _ = thread.join();
-            }
-            Err(_) => tracing::warn!("The search for TLS libraries hangs in a file system and is left to itself."),
-        }
+        let Ok(probes) = probes.recv_timeout(STOP_PATIENCE) else {
+            return tracing::warn!("The search for TLS libraries hangs in a file system and is left to itself.");
+        };
+        uprobe::leave(probes);
+        // It has nothing left to do.
+        let _ = thread.join();
     }
 }
 
@@ -481,9 +479,10 @@ impl Work {
                 if scan.distinct.len() >= MAX_DISTINCT {
                     scan.distinct.clear();
                 }
-                if scan.distinct.insert((mapping.device, mapping.ino)) && self.consider(pid, &mapping).is_err() {
+                let file = (mapping.device, mapping.ino);
+                if scan.distinct.insert(file) && self.consider(pid, &mapping.seen_by(pid)).is_err() {
                     // Perhaps another process lets it be opened.
-                    scan.distinct.remove(&(mapping.device, mapping.ino));
+                    scan.distinct.remove(&file);
                 }
             });
         }

@@ -25,11 +25,23 @@ pub(super) struct Mapping {
     pub(super) ino: u64,
     /// Of the inode; 0 from `/proc`, which does not say it.
     pub(super) generation: u64,
-    /// As seen from the process's root.
+    /// As the process sees it. From `/proc` it is as we see it first: [`Mapping::seen_by`].
     pub(super) path: PathBuf,
 }
 
 impl Mapping {
+    /// Makes a path of `/proc/PID/maps` the process's own. The kernel writes it for the reader: from the root of
+    /// the mount namespace, which differs for a process in a chroot.
+    pub(super) fn seen_by(mut self, pid: u32) -> Self {
+        if let Ok(root) = std::fs::read_link(format!("/proc/{pid}/root"))
+            && root != Path::new("/")
+            && let Ok(inside) = self.path.strip_prefix(&root)
+        {
+            self.path = Path::new("/").join(inside);
+        }
+        self
+    }
+
     /// Opens the file that is mapped, while the process lives.
     ///
     /// The link in `map_files` is the file itself, deleted or renamed or not, but takes `CAP_SYS_ADMIN` or
@@ -54,7 +66,7 @@ impl Mapping {
 
 /// What can be no library: mappings without a file, shared memory, devices.
 fn is_file(path: &[u8]) -> bool {
-    const NONE: [&[u8]; 5] = [b"//", b"/dev/", b"/SYSV", b"/memfd:", b"/anon_hugepage"];
+    const NONE: [&[u8]; 5] = [b"//", b"/dev/zero", b"/SYSV", b"/memfd:", b"/anon_hugepage"];
     path.first() == Some(&b'/') && !NONE.iter().any(|start| path.starts_with(start))
 }
 

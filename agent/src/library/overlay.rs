@@ -13,7 +13,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -197,14 +197,15 @@ fn in_layers(place: &Place, layers: &[PathBuf], inside: &Path, host: &Path) -> R
             continue;
         };
         let Ok(metadata) = file.metadata() else { continue };
-        // A whiteout: what lies below is deleted.
+        // A whiteout: what lies below is deleted. A process may have it mapped all the same.
         if metadata.file_type().is_char_device() && metadata.rdev() == 0 {
-            return Err("a layer says that it is deleted".into());
+            continue;
         }
         // An upper file that is only metadata (mount option metacopy): its data lies in a lower layer, perhaps
         // under another name.
-        if let Some(redirect) = data_elsewhere(&file) {
-            if let Some(redirect) = redirect {
+        if attribute(&file, c"trusted.overlay.metacopy").is_some() {
+            let redirect = attribute(&file, c"trusted.overlay.redirect").filter(|name| !name.is_empty());
+            if let Some(redirect) = redirect.map(path) {
                 inside = match redirect.strip_prefix("/") {
                     Ok(absolute) => absolute.to_owned(),
                     Err(_) => inside.with_file_name(redirect),
@@ -212,13 +213,12 @@ fn in_layers(place: &Place, layers: &[PathBuf], inside: &Path, host: &Path) -> R
             }
             continue;
         }
-        let found = Place::of(file).map_err(|error| format!("its layer has {error} there"))?;
-        let (a, b) = (found.metadata(), place.metadata());
+        // Another file has the name by now, or the layer is another's.
         let facts = |of: &fs::Metadata| (of.len(), of.mtime(), of.mtime_nsec(), of.mode());
-        if facts(a) != facts(b) {
-            return Err(format!("{} has another file there", layer.display()));
+        match Place::of(file) {
+            Ok(found) if facts(found.metadata()) == facts(place.metadata()) => return Ok((found, layer)),
+            _ => {}
         }
-        return Ok((found, layer));
     }
     Err(if reached { "none of its layers has it" } else { "none of its layers can be reached from here" }.into())
 }
@@ -237,19 +237,13 @@ fn open_layer(host: &Path, layer: &Path) -> Option<(File, PathBuf)> {
     STORES.iter().find_map(|store| open(Path::new(store).join(layer)))
 }
 
-/// `Some` when the file's data lies elsewhere; with the name there when it differs.
-fn data_elsewhere(file: &File) -> Option<Option<PathBuf>> {
+/// An extended attribute of an open file.
+fn attribute(file: &File, key: &std::ffi::CStr) -> Option<Vec<u8>> {
     let name = format!("/proc/self/fd/{}\0", file.as_raw_fd());
-    let attribute = |key: &std::ffi::CStr| {
-        let mut value = [0u8; 4096];
-        // SAFETY: both names end with a NUL, and the room's size is given.
-        let length =
-            unsafe { libc::getxattr(name.as_ptr().cast(), key.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
-        Some(value[..usize::try_from(length).ok()?].to_vec())
-    };
-    attribute(c"trusted.overlay.metacopy")?;
-    let redirect = attribute(c"trusted.overlay.redirect").filter(|name| !name.is_empty());
-    Some(redirect.map(|name| PathBuf::from(std::ffi::OsStr::from_bytes(&name))))
+    let mut value = [0u8; 4096];
+    // SAFETY: both names end with a NUL, and the room's size is given.
+    let length = unsafe { libc::getxattr(name.as_ptr().cast(), key.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+    Some(value[..usize::try_from(length).ok()?].to_vec())
 }
 
 #[cfg(test)]

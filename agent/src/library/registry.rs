@@ -7,6 +7,7 @@
 //! or not at all, because a call without its result, or a stream without its end, would be read wrongly.
 
 use std::collections::HashMap;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::file::{FileId, Place, Stamp};
-use super::{Plan, Planner, Program, overlay};
+use super::{Error, Plan, Planner, Program, overlay};
 use crate::probe::uprobe::{self, Attached};
 
 /// Files that are remembered, in two halves: when the younger is full, the older is forgotten.
@@ -121,10 +122,22 @@ pub(super) struct Spot {
     pub(super) id: FileId,
 }
 
+/// Why a file could not be looked into.
+#[derive(Debug, thiserror::Error)]
+enum Inspection {
+    #[error("{0}")]
+    Open(io::Error),
+    #[error(transparent)]
+    Plan(Error),
+    #[error("taking it apart failed, by a mistake of ours")]
+    Panic,
+}
+
 #[derive(Debug)]
 struct Target {
     place: Place,
     stamp: Stamp,
+    /// `None` for a library that cannot be read; the error stands in `found`.
     plan: Option<Plan>,
     probes: Vec<Attached>,
     spots: Vec<Spot>,
@@ -160,20 +173,17 @@ impl Registry {
     /// scan when a process has it mapped.
     pub(super) fn see(&mut self, place: Place, sight: &Sight<'_>, mapped: Option<u64>) {
         let (id, stamp) = (place.id(), place.stamp());
-        let verdict = match self.known(id, stamp) {
-            Some(verdict) => verdict,
-            None => {
-                let verdict = self.look(place, sight);
-                self.remember(id, stamp, verdict);
-                verdict
-            }
-        };
+        let verdict = self.known(id, stamp).unwrap_or_else(|| {
+            let verdict = self.look(place, sight);
+            self.remember(id, stamp, verdict);
+            verdict
+        });
         let Verdict::Target(real) = verdict else { return };
         let Some(target) = self.targets.get_mut(&real) else { return };
         if let Some(scan) = mapped {
             target.mapped = target.mapped.max(scan);
         }
-        if target.found.state == State::Failed && target.tried.elapsed() > TRY_AGAIN {
+        if target.found.state == State::Failed && target.plan.is_some() && target.tried.elapsed() > TRY_AGAIN {
             self.place(real);
         }
     }
@@ -201,6 +211,8 @@ impl Registry {
             let process = sight.pid.map_or_else(|| "/proc/self".into(), |pid| format!("/proc/{pid}"));
             match overlay::real(&place, Path::new(&process), sight.path, &(sight.hosts)()) {
                 Ok(real) => (real, None),
+                // Deleted since, but still mapped: it is what it was.
+                Err(_) if let Some(target) = self.with_spot(sight.root, seen_as) => return Verdict::Target(target),
                 Err(why) => (place, Some(format!("seen through an overlay whose layer was not found: {why}"))),
             }
         } else {
@@ -218,13 +230,19 @@ impl Registry {
             return Verdict::Nothing;
         }
         let verdict = match self.inspect(&place) {
-            Ok(Some(plan)) => self.target(place, plan, spot, sight, note),
+            Ok(Some(plan)) => self.target(place, Ok(plan), spot, sight, note),
+            // There is a library, and it cannot be read: people want to know that.
+            Err(Inspection::Plan(error @ Error::NoPlace)) => self.target(place, Err(error), spot, sight, note),
             Ok(None) => {
                 self.forget(id);
                 Verdict::Nothing
             }
             Err(error) => {
                 tracing::debug!("{} could not be looked into: {error}.", sight.path.display());
+                // What cannot be opened may still be what it was; what is damaged is not.
+                if !matches!(error, Inspection::Open(_)) {
+                    self.forget(id);
+                }
                 Verdict::Nothing
             }
         };
@@ -232,19 +250,32 @@ impl Registry {
         verdict
     }
 
-    fn inspect(&mut self, place: &Place) -> Result<Option<Plan>, String> {
-        self.shared.change(|status| status.inspected += 1);
-        let file = place.read().map_err(|error| error.to_string())?;
-        // The file is anybody's, and taking it apart must not end the agent.
-        catch_unwind(AssertUnwindSafe(|| (self.plan)(&file)))
-            .unwrap_or_else(|_| Err("taking it apart failed: a mistake of ours".into()))
+    /// The target that was come across as this file, in this root.
+    fn with_spot(&self, root: FileId, seen_as: FileId) -> Option<FileId> {
+        let same = |target: &Target| target.spots.iter().any(|spot| (spot.root, spot.id) == (root, seen_as));
+        self.targets.iter().find(|(_, target)| same(target)).map(|(id, _)| *id)
     }
 
-    fn target(&mut self, place: Place, plan: Plan, spot: Spot, sight: &Sight<'_>, note: Option<String>) -> Verdict {
+    fn inspect(&mut self, place: &Place) -> Result<Option<Plan>, Inspection> {
+        self.shared.change(|status| status.inspected += 1);
+        let file = place.read().map_err(Inspection::Open)?;
+        // The file is anybody's, and taking it apart must not end the agent.
+        let planned = catch_unwind(AssertUnwindSafe(|| (self.plan)(&file).map_err(Inspection::Plan)));
+        planned.unwrap_or(Err(Inspection::Panic))
+    }
+
+    fn target(
+        &mut self,
+        place: Place,
+        plan: Result<Plan, Error>,
+        spot: Spot,
+        sight: &Sight<'_>,
+        note: Option<String>,
+    ) -> Verdict {
         let id = place.id();
         if let Some(target) = self.targets.get_mut(&id) {
             // Renamed or linked: the file is the same. Written over: its probes are in the wrong places.
-            if target.plan.as_ref() == Some(&plan) {
+            if target.plan.is_some() && target.plan.as_ref() == plan.as_ref().ok() {
                 target.stamp = place.stamp();
                 target.add(spot);
                 return Verdict::Target(id);
@@ -260,23 +291,27 @@ impl Registry {
             return Verdict::Nothing;
         }
         let real = (id != spot.id).then(|| place.path());
+        let (plan, error) = match plan {
+            Ok(plan) => (Some(plan), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
         let found = Found {
             path: sight.path.to_owned(),
             root: (sight.name)(),
             real,
-            library: plan.library,
-            version: plan.version.clone(),
-            plan: plan.to_string(),
+            library: plan.as_ref().map_or("openssl", |plan| plan.library),
+            version: plan.as_ref().map(|plan| plan.version.clone()).unwrap_or_default(),
+            plan: plan.as_ref().map(Plan::to_string).unwrap_or_default(),
             probes: 0,
             state: State::Failed,
-            error: None,
+            error,
             note,
         };
         let stamp = place.stamp();
         let target = Target {
             place,
             stamp,
-            plan: Some(plan),
+            plan,
             probes: Vec::new(),
             spots: vec![spot],
             found,
@@ -293,9 +328,14 @@ impl Registry {
         let Some(target) = self.targets.get_mut(&id) else { return };
         let begun = Instant::now();
         let path = target.found.path.display();
+        let Some(plan) = &target.plan else {
+            let error = target.found.error.as_deref().unwrap_or_default();
+            tracing::warn!("{path} ({}): {error}.", target.found.root);
+            return self.publish();
+        };
         let mut probes = Vec::new();
         let mut error = None;
-        for point in target.plan.iter().flat_map(|plan| &plan.points) {
+        for point in &plan.points {
             let attached = match self.programs.get(&point.program) {
                 Some(program) => {
                     uprobe::attach(program.as_fd(), target.place.as_fd(), point.offset, point.on_return, point.cookie)

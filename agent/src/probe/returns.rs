@@ -2,7 +2,7 @@
 //!
 //! In: any loaded uprobe program. Out: yes or no. Called once at start, before the first library is planned.
 //!
-//! A return probe sends the function's return through code of the kernel's own, and on x86_64 since Linux 6.11
+//! A return probe sends the function's return through code of the kernel's own, and on `x86_64` since Linux 6.11
 //! that code makes a system call (`uretprobe`). Where the kernel shows this call to seccomp filters, a process
 //! under a filter that allows only what it knows is killed by it: a probe would break sandboxed programs. Fixed
 //! kernels let it pass, and distributions carry the one without the other, so it is tried and not looked up by
@@ -42,7 +42,7 @@ extern "C" fn probed(number: u64) -> u64 {
     black_box(number ^ 0x7461_7073_7461_636b)
 }
 
-/// The first bytes of the code at `address`, as this process would run them: a probe replaces one (x86_64) or
+/// The first bytes of the code at `address`, as this process would run them: a probe replaces one (`x86_64`) or
 /// four (aarch64) of them.
 fn instruction(address: usize) -> [u8; 4] {
     // SAFETY: code is mapped readable, and a function of ours is longer than four bytes.

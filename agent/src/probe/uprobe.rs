@@ -3,14 +3,16 @@
 //! In: a loaded program, an open file, an offset. Out: [`Attached`], which detaches when dropped. Called by
 //! `library` for its plans and by [`super::returns`] for the self-test.
 //!
-//! aya could attach these as well, but it detaches one after the other, and each waits for an RCU grace period
-//! of the whole machine. Waiting for many at a time takes as long as waiting for one: see [`detach`].
+//! Taking a probe away waits for RCU grace periods of the whole machine, 0.1 s and more, and the kernel keeps its
+//! `event_mutex` for that time (`perf_trace_event_unreg`): threads do not help much (30 probes, measured: 3.2 s by
+//! one, 2.5 s by 32). So at the end of the agent the waiting is left to somebody who has time: see [`leave`].
 
 use std::ffi::CString;
 use std::fs;
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use super::perf;
 
@@ -18,12 +20,14 @@ use super::perf;
 const SOURCE: &str = "/sys/bus/event_source/devices/uprobe";
 /// Threads that detach. Each sleeps nearly all of its time.
 const THREADS: usize = 32;
+/// How long a child may take to get ready in [`leave`]. It needs microseconds.
+const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A probe in place. Dropping it takes it away, which waits for a grace period: many go faster by [`detach`].
+/// A probe in place. Dropping it takes it away, which takes 0.1 s or so.
 #[derive(Debug)]
 pub struct Attached {
     /// The link holds the event, the event holds the probe.
-    _link: OwnedFd,
+    link: OwnedFd,
 }
 
 /// Puts a probe at `offset` of `file` (at the return of the function that begins there with `on_return`), in
@@ -50,10 +54,10 @@ pub fn attach(
     // SAFETY: `config1` is the address of a string that ends with a NUL and outlives the call.
     let event = unsafe { perf::open(attributes, 0) }.map_err(|error| placing(&error, offset))?;
     let link = perf::link(program, event.as_fd(), cookie).map_err(|error| linking(&error, offset))?;
-    Ok(Attached { _link: link })
+    Ok(Attached { link })
 }
 
-/// Takes many probes away at once.
+/// Takes probes away, and returns when they are: after 0.1 s for each, or a little less.
 pub fn detach(probes: Vec<Attached>) {
     detach_with(probes, THREADS);
 }
@@ -76,6 +80,92 @@ fn detach_with(probes: Vec<Attached>, threads: usize) {
             }
         }
     });
+}
+
+/// Leaves probes to a child process that ends at once, and returns within milliseconds: the kernel takes them
+/// away as the last one who has them ends. Until then they go on costing their programs what they cost, and
+/// nobody reads what comes.
+///
+/// The child has nothing else: what the agent holds and others may be waiting for (locks, listeners, pipes) it
+/// closes before this returns. Where it cannot be had, the probes are taken away here ([`detach`]), and false is
+/// returned.
+pub fn leave(probes: Vec<Attached>) -> bool {
+    let mut kept: Vec<RawFd> = probes.iter().map(|probe| probe.link.as_raw_fd()).collect();
+    if kept.is_empty() {
+        return true;
+    }
+    match hand_over(&mut kept) {
+        Ok(child) => {
+            drop(probes);
+            let reap = move || {
+                // SAFETY: the child is ours, and nobody else waits for it. Its end has no further meaning.
+                unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+            };
+            // Without the thread, the child is waited for by whoever inherits it.
+            let _ = std::thread::Builder::new().name("reap".into()).stack_size(64 << 10).spawn(reap);
+            true
+        }
+        Err(error) => {
+            tracing::debug!("Probes could not be left to a child: {error}.");
+            detach(probes);
+            false
+        }
+    }
+}
+
+/// Makes a child that has these descriptors, has closed all others, and is about to end.
+fn hand_over(kept: &mut Vec<RawFd>) -> io::Result<libc::pid_t> {
+    let (mut ready, told) = io::pipe()?;
+    kept.push(told.as_raw_fd());
+    kept.sort_unstable();
+    // SAFETY: the child of a process with threads may only do what is safe in a signal handler: it makes bare
+    // system calls and reads a list that is there already.
+    let child = unsafe { libc::fork() };
+    if child < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if child == 0 {
+        // SAFETY: as said.
+        unsafe { end_with(kept, told.as_raw_fd()) };
+    }
+    drop(told);
+    let mut polled = libc::pollfd { fd: ready.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one valid entry.
+    unsafe { libc::poll(&raw mut polled, 1, PATIENCE.as_millis() as libc::c_int) };
+    if polled.revents & libc::POLLIN != 0 && ready.read(&mut [0])? == 1 {
+        return Ok(child);
+    }
+    // SAFETY: the child is ours and not waited for yet.
+    unsafe {
+        libc::kill(child, libc::SIGKILL);
+        libc::waitpid(child, std::ptr::null_mut(), 0);
+    }
+    Err(io::Error::other("the child did not get ready (close_range(2) needs Linux 5.9)"))
+}
+
+/// The child's whole life.
+///
+/// # Safety
+/// To be called in a fresh child only: it does not return.
+unsafe fn end_with(kept: &[RawFd], told: RawFd) -> ! {
+    let close = |first: RawFd, last: RawFd| {
+        // SAFETY: the descriptors are the child's own copies, and it uses none of them.
+        first > last || unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == 0
+    };
+    let mut first = 0;
+    let mut closed = true;
+    for fd in kept {
+        closed &= close(first, fd - 1);
+        first = fd + 1;
+    }
+    closed &= close(first, RawFd::MAX);
+    // SAFETY: a byte of our own.
+    unsafe {
+        if closed {
+            libc::write(told, c"+".as_ptr().cast(), 1);
+        }
+        libc::_exit(0);
+    }
 }
 
 /// What the kernel's folder says.

@@ -3,12 +3,14 @@
 //! The planner knows a file by its first bytes after a copy of a small library's, so no test touches what others
 //! have on this machine.
 
+use std::ffi::CString;
 use std::io::{Read as _, Write as _};
+use std::os::unix::process::CommandExt as _;
 
 use std::process::{Child, Command, Stdio};
 
-use super::super::plan::Point;
 use super::super::registry::{Found, State};
+use super::super::{ElfError, Point};
 use super::*;
 
 /// What the test's libraries end with; the loader does not mind.
@@ -41,19 +43,24 @@ fn code_offset(bytes: &[u8]) -> Option<u64> {
     })
 }
 
+/// What a planner says of a file that it cannot read.
+fn wrong(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::Elf(ElfError::Read { offset: 0, length: 0, source: io::Error::other(why) })
+}
+
 /// Plans `points` probes in files of one test.
 fn planner(mark: &str, points: u64) -> Planner {
     let mark = format!("{MARK}{mark}").into_bytes();
     Arc::new(move |file: &File| {
         let mut bytes = Vec::new();
-        if file.metadata().map_err(|error| error.to_string())?.len() > 4 << 20 {
+        if file.metadata().map_err(wrong)?.len() > 4 << 20 {
             return Ok(None);
         }
-        (&*file).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+        (&*file).read_to_end(&mut bytes).map_err(wrong)?;
         if !bytes.ends_with(&mark) {
             return Ok(None);
         }
-        let first = code_offset(&bytes).ok_or("no code")?;
+        let first = code_offset(&bytes).ok_or_else(|| wrong("no code"))?;
         let point = |number| Point {
             program: Program::Call,
             // On x86_64 any byte may be the first of an instruction for all the kernel knows; it refuses some.
@@ -68,6 +75,9 @@ fn planner(mark: &str, points: u64) -> Planner {
     })
 }
 
+/// A file system that is not the root's: layers of an overlay may not lie in one another.
+const APART: &str = "/dev/shm";
+
 struct Setting {
     folder: tempfile::TempDir,
     mark: String,
@@ -77,6 +87,10 @@ struct Setting {
 
 /// `None`, with the reason said, where this machine does not let the tests run.
 fn setting(name: &str) -> Option<Setting> {
+    setting_in(name, &std::env::temp_dir())
+}
+
+fn setting_in(name: &str, base: &Path) -> Option<Setting> {
     let program = match uprobe::nothing() {
         Ok(program) => program,
         Err(error) => {
@@ -92,7 +106,7 @@ fn setting(name: &str) -> Option<Setting> {
         eprintln!("skipped: no libgcc_s is mapped here");
         return None;
     };
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir_in(base).unwrap();
     let source = std::fs::read(library).unwrap();
     let mark = format!("{name} {}", folder.path().display());
     Some(Setting { folder, mark, source, programs: HashMap::from([(Program::Call, program)]) })
@@ -140,14 +154,64 @@ fn attached(status: &Status) -> Vec<&Found> {
 /// A python that loads what it is told on its standard input, and says so.
 struct Loader(Child);
 
+/// An overlay that becomes a process's root, in a mount namespace of its own.
+struct Container {
+    /// Where it is mounted.
+    merged: CString,
+    /// Its layers, as `mount(2)` takes them.
+    options: CString,
+}
+
+impl Container {
+    /// A root that is all of this machine's, below the layer `lower`, and with an upper layer of its own.
+    fn new(base: &Path, lower: &Path, name: &str) -> Self {
+        let folder = |kind: &str| {
+            let path = base.join(name).join(kind);
+            std::fs::create_dir_all(&path).unwrap();
+            path
+        };
+        let (merged, upper, work) = (folder("merged"), folder("upper"), folder("work"));
+        let options = format!("lowerdir={}:/,upperdir={},workdir={}", lower.display(), upper.display(), work.display());
+        let text = |path: &Path| CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
+        Self { merged: text(&merged), options: CString::new(options).unwrap() }
+    }
+
+    /// Becomes the container. In a fresh child: system calls only.
+    fn enter(&self) -> io::Result<()> {
+        let done = |result: libc::c_int| if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
+        let (none, private) = (std::ptr::null(), libc::MS_REC | libc::MS_PRIVATE);
+        // SAFETY: strings that end with a NUL and outlive the calls; the namespace is the child's own.
+        unsafe {
+            done(libc::unshare(libc::CLONE_NEWNS))?;
+            done(libc::mount(none, c"/".as_ptr(), none, private, none.cast()))?;
+            let (kind, options) = (c"overlay".as_ptr(), self.options.as_ptr().cast());
+            done(libc::mount(kind, self.merged.as_ptr(), kind, 0, options))?;
+            done(libc::chroot(self.merged.as_ptr()))?;
+            done(libc::chdir(c"/".as_ptr()))
+        }
+    }
+}
+
 impl Loader {
     fn start() -> Option<Self> {
+        Self::start_in(None)
+    }
+
+    fn start_in(container: Option<Container>) -> Option<Self> {
         let script = "import sys, ctypes\nprint('ready', flush=True)\nfor line in sys.stdin:\n    \
             ctypes.CDLL(line.strip()); print('loaded', flush=True)";
-        let child = Command::new("python3").args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-        let Ok(child) = child else {
-            eprintln!("skipped: no python3 here");
-            return None;
+        let mut command = Command::new("/usr/bin/python3");
+        command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        if let Some(container) = container {
+            // SAFETY: it only makes system calls.
+            unsafe { command.pre_exec(move || container.enter()) };
+        }
+        let child = match command.spawn() {
+            Ok(child) => child,
+            Err(error) => {
+                eprintln!("skipped: no python3, or no container of it, can be started: {error}");
+                return None;
+            }
         };
         let mut loader = Self(child);
         loader.answer("ready");
@@ -295,7 +359,7 @@ fn a_planner_that_panics_and_one_that_errs_end_nothing() {
             let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap_or_default();
             match path.extension().and_then(|end| end.to_str()) {
                 Some("1") => panic!("a test's panic"),
-                Some("2") => Err("a test's error".into()),
+                Some("2") => Err(wrong("a test's error")),
                 _ => plan(file),
             }
         });
@@ -317,4 +381,133 @@ fn no_more_targets_than_the_limit_are_probed() {
     let status = libraries.status();
     assert_eq!(attached(&status).len(), 3);
     assert!(status.notes.iter().any(|note| note.starts_with("3 TLS libraries")), "{:?}", status.notes);
+}
+
+#[test]
+fn three_containers_of_one_image_have_one_target_and_a_changed_file_its_own() {
+    let Some(mut setting) = setting_in("containers", Path::new(APART)) else { return };
+    let image = setting.path("image");
+    let path = setting.library("image/opt/private/libwhatever.so");
+    let inside = Path::new("/").join(path.strip_prefix(&image).unwrap());
+    let base = setting.folder.path().to_owned();
+    let libraries = setting.start(1, |settings| settings.let_go_every = Duration::from_millis(100));
+    let mut loaders = Vec::new();
+    for name in ["a", "b", "c"] {
+        let Some(mut loader) = Loader::start_in(Some(Container::new(&base, &image, name))) else { return };
+        loader.load(&inside);
+        loaders.push(loader);
+    }
+    let status = wait(&libraries, "the image's file is found", |status| !attached(status).is_empty());
+    let found = attached(&status)[0];
+    assert_eq!((found.path.as_path(), found.real.as_deref(), found.note.as_deref()), (&*inside, Some(&*path), None));
+    // A container that has changed its copy has a file of its own.
+    let changed = Container::new(&base, &image, "d");
+    let own = setting.library("d/upper/opt/private/libwhatever.so");
+    let mut loader = Loader::start_in(Some(changed)).unwrap();
+    loader.load(&inside);
+    let status = wait(&libraries, "the changed file is found", |status| attached(status).len() >= 2);
+    let mut real: Vec<_> = attached(&status).iter().map(|found| found.real.clone().unwrap()).collect();
+    real.sort();
+    assert_eq!(real, [own, path], "{status:#?}");
+    // The last user of the image's file keeps its probes; without any, they go. A file that is deleted but still
+    // mapped has all processes read again and again.
+    std::fs::remove_file(Path::new(&format!("/proc/{}/root", loader.0.id())).join("opt/private/libwhatever.so"))
+        .unwrap();
+    loaders.truncate(1);
+    let scans = libraries.status().scans;
+    let status = wait(&libraries, "scans go on", |status| status.scans >= scans + 2 || status.let_go > 0);
+    assert_eq!(attached(&status).len(), 2, "{status:#?}");
+    drop(loaders);
+    let status = wait(&libraries, "the image's file is let go", |status| status.let_go > 0);
+    assert_eq!(attached(&status).len(), 1, "{status:#?}");
+}
+
+#[test]
+fn folders_of_a_new_container_are_read_and_watched() {
+    let Some(mut setting) = setting_in("container folders", Path::new(APART)) else { return };
+    let image = setting.path("image");
+    let path = setting.library("image/usr/local/lib/libssl.so.3");
+    let base = setting.folder.path().to_owned();
+    let libraries = setting.start(1, |_| {});
+    let Some(loader) = Loader::start_in(Some(Container::new(&base, &image, "a"))) else { return };
+    let status = wait(&libraries, "its folder is read", |status| !attached(status).is_empty());
+    let found = attached(&status)[0];
+    assert_eq!(found.path, Path::new("/usr/local/lib/libssl.so.3"));
+    assert_eq!(found.real.as_deref(), Some(&*path));
+    assert_eq!(found.root, format!("root of process {}", loader.0.id()));
+    // An upgrade inside of it, which writes to its upper layer.
+    let lib = PathBuf::from(format!("/proc/{}/root/usr/local/lib", loader.0.id()));
+    std::fs::copy(&path, lib.join("new")).unwrap();
+    std::fs::rename(lib.join("new"), lib.join("libssl.so.3")).unwrap();
+    let status = wait(&libraries, "the new file is probed", |status| attached(status).len() == 2);
+    let upper = base.join("a/upper/usr/local/lib/libssl.so.3");
+    assert!(attached(&status).iter().any(|found| found.real.as_ref() == Some(&upper)), "{status:#?}");
+}
+
+/// What it costs: `cargo test --release -p agent --lib -- --ignored --nocapture what_discovery_costs`. Forks
+/// `PROCESSES` (10,000) times from a python with some forty libraries.
+#[test]
+#[ignore = "a measurement"]
+fn what_discovery_costs() {
+    let memory = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        status
+            .lines()
+            .filter(|line| line.starts_with("VmRSS") || line.starts_with("VmHWM"))
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    let count = std::env::var("PROCESSES").unwrap_or_else(|_| "10000".into());
+    let script = "import os, sys, signal, ssl, ctypes, json, asyncio, sqlite3, decimal, lzma, bz2, curses\n\
+        children = []\n\
+        for _ in range(int(sys.argv[1])):\n    \
+            pid = os.fork()\n    \
+            if pid == 0: signal.pause()\n    \
+            children.append(pid)\n\
+        print('ready', flush=True)\nsys.stdin.read()\n\
+        for pid in children: os.kill(pid, signal.SIGKILL)\n\
+        for pid in children: os.waitpid(pid, 0)";
+    let mut command = Command::new("/usr/bin/python3");
+    let mut python = command.args(["-c", script, &count]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = [0; 6];
+    python.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
+    let lines = std::fs::read_to_string(format!("/proc/{}/maps", python.id())).unwrap().lines().count();
+    println!("{count} processes of {lines} mappings each; before: {}", memory());
+    let program = || uprobe::nothing().unwrap();
+    let all = [Program::Call, Program::Result, Program::Mark, Program::Descriptor, Program::Free];
+    let programs = all.into_iter().map(|name| (name, program())).collect();
+    let options = super::super::Options { return_probes: true };
+    let spent = Arc::new(std::sync::Mutex::new((0, Duration::ZERO)));
+    let counted = Arc::clone(&spent);
+    let plan: Planner = Arc::new(move |file| {
+        let begun = Instant::now();
+        let plan = super::super::plan(file, options);
+        let mut spent = counted.lock().unwrap();
+        *spent = (spent.0 + 1, spent.1 + begun.elapsed());
+        plan
+    });
+    let begun = Instant::now();
+    let libraries = Libraries::start(programs, Settings::new(plan));
+    println!("start returned after {:?}: {}", begun.elapsed(), memory());
+    for found in libraries.status().targets {
+        println!("{} {} {:?} {} probes", found.path.display(), found.version, found.state, found.probes);
+    }
+    let status = wait(&libraries, "a scan", |status| status.scans > 0);
+    println!("scan: {:?}; {} files inspected: {}", status.last_scan, status.inspected, memory());
+    println!("planning, files and time: {:?}", spent.lock().unwrap());
+    for found in &status.targets {
+        println!(
+            "{} {} {:?} {} probes\n{}",
+            found.path.display(),
+            found.version,
+            found.state,
+            found.probes,
+            found.plan
+        );
+    }
+    let begun = Instant::now();
+    libraries.stop();
+    println!("stop: {:?}", begun.elapsed());
+    drop(python.stdin.take());
+    python.wait().unwrap();
 }

@@ -13,7 +13,7 @@ macro_rules! places {
     };
 }
 places!(place0 100, place1 101, place2 102, place3 103, place4 104, place5 105, place6 106, place7 107, place8 108,
-    place9 109);
+    place9 109, place10 110, place11 111, place12 112, place13 113, place14 114);
 
 fn place(number: usize) -> (File, u64, usize) {
     let address = PLACES[number % PLACES.len()] as usize;
@@ -54,6 +54,33 @@ fn ten_points_are_placed_and_taken_away_together() {
     for (number, expected) in before.iter().enumerate() {
         assert_eq!(byte(place(number).2), *expected, "probe {number} is gone");
     }
+}
+
+/// They are left at once, and go in time; what the parent holds is not held on to by the child.
+#[test]
+fn probes_that_are_left_go_by_themselves() {
+    let Ok(program) = nothing() else { return eprintln!("skipped: no program can be loaded here") };
+    let before: Vec<u8> = (10..15).map(|number| byte(place(number).2)).collect();
+    let mut probes = Vec::new();
+    for number in 10..15 {
+        let (file, offset, _) = place(number);
+        match attach(program.as_fd(), file.as_fd(), offset, false, 0) {
+            Ok(probe) => probes.push(probe),
+            Err(error) => return eprintln!("skipped: {error}"),
+        }
+    }
+    let (mut reader, writer) = io::pipe().unwrap();
+    let begun = Instant::now();
+    assert!(leave(probes), "a child took them");
+    let took = begun.elapsed();
+    drop(writer);
+    assert_eq!(reader.read(&mut [0]).unwrap(), 0, "nobody else holds the other end");
+    assert!((0..5).any(|number| byte(place(number + 10).2) != before[number]), "that came before the end");
+    while (0..5).any(|number| byte(place(number + 10).2) != before[number]) {
+        assert!(begun.elapsed() < Duration::from_secs(20), "the probes are still there");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    eprintln!("5 points left in {took:?}, gone after {:?}", begun.elapsed());
 }
 
 #[test]
