@@ -19,6 +19,7 @@ mod worker;
 
 use std::{
     collections::HashMap,
+    os::fd::{AsFd as _, OwnedFd},
     path::PathBuf,
     sync::{
         Arc, OnceLock,
@@ -37,6 +38,7 @@ use crate::{
     capture::Capture,
     flow::Budget,
     http,
+    library::{self, Libraries, Program},
     probe::{self, Kernel, recording},
     process,
 };
@@ -140,6 +142,7 @@ pub struct Pipeline {
     shared: Arc<Shared>,
     stop: Arc<AtomicBool>,
     reader: Option<JoinHandle<()>>,
+    libraries: Option<Libraries>,
     counters: Arc<Counters>,
     notes: Vec<String>,
 }
@@ -148,8 +151,9 @@ impl Pipeline {
     /// Attaches the programs and starts the threads. When it returns, everything that happens from now on
     /// is captured.
     pub fn start(settings: &Settings, sink: Arc<dyn Sink>) -> Result<Pipeline, Error> {
-        let kernel = Kernel::load(&settings.kernel)?;
-        let notes = kernel.notes().to_vec();
+        let mut kernel = Kernel::load(&settings.kernel)?;
+        let mut notes = kernel.notes().to_vec();
+        let programs = kernel.library_programs();
         let host = Host::this()?;
         let recorder = match &settings.record {
             Some((path, limit)) => Some(recording::Recorder::create(path, &host.about(), *limit)?),
@@ -184,11 +188,13 @@ impl Pipeline {
         );
         let flag = Arc::clone(&stop);
         let reader = std::thread::Builder::new().name("ring-reader".into()).spawn(move || reader.run(&flag))?;
+        // The host's own libraries are probed when this returns; those of containers and running programs soon after.
+        let libraries = libraries(programs, &mut notes);
         // Owners of old sockets take a walk through /proc: beside the capture, not before it.
         let seeds = Arc::clone(&shared.seeds);
         // Nobody waits for it: on a large host it takes seconds, and it holds nothing.
         std::thread::Builder::new().name("seed".into()).spawn(move || seed(&seeds))?;
-        Ok(Pipeline { shared, stop, reader: Some(reader), counters, notes })
+        Ok(Pipeline { shared, stop, reader: Some(reader), libraries, counters, notes })
     }
 
     /// Counters of all rooms.
@@ -203,6 +209,12 @@ impl Pipeline {
         &self.notes
     }
 
+    /// The TLS libraries that are read, and how; `None` where this kernel refuses the programs for them.
+    #[must_use]
+    pub fn libraries(&self) -> Option<library::Status> {
+        self.libraries.as_ref().map(Libraries::status)
+    }
+
     /// Detaches the programs, takes what is still in the rings to its end, and ends the threads.
     pub fn stop(mut self) {
         self.join();
@@ -212,6 +224,9 @@ impl Pipeline {
         // The workers see the deadline even while the reader waits for one of them.
         self.shared.deadline.get_or_init(|| Instant::now() + STOP_PATIENCE);
         self.stop.store(true, Ordering::Relaxed);
+        if let Some(libraries) = self.libraries.take() {
+            libraries.stop();
+        }
         if self.reader.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("The thread that reads the rings has panicked; what it held is lost.");
         }
@@ -222,6 +237,34 @@ impl Drop for Pipeline {
     fn drop(&mut self) {
         self.join();
     }
+}
+
+/// Starts the search for TLS libraries.
+fn libraries(programs: Vec<(&'static str, OwnedFd)>, notes: &mut Vec<String>) -> Option<Libraries> {
+    const PROGRAMS: [Program; 5] = [Program::Call, Program::Result, Program::Mark, Program::Descriptor, Program::Free];
+    let programs: HashMap<Program, OwnedFd> = programs
+        .into_iter()
+        .filter_map(|(name, fd)| Some((PROGRAMS.into_iter().find(|p| p.name() == name)?, fd)))
+        .collect();
+    let return_probes = match probe::returns::safe(programs.get(&Program::Result)?.as_fd()) {
+        Ok(true) => true,
+        Ok(false) => {
+            notes.push(
+                "return probes kill programs under strict seccomp on this kernel, so they stay off; where plaintext \
+                 can be read by them alone, it is not"
+                    .to_owned(),
+            );
+            false
+        }
+        Err(error) => {
+            notes.push(format!("return probes stay off, because trying them failed: {error}"));
+            false
+        }
+    };
+    let planner = move |file: &std::fs::File| library::plan(file, library::Options { return_probes });
+    let libraries = Libraries::start(programs, library::Settings::new(Arc::new(planner)));
+    notes.extend(libraries.status().notes);
+    Some(libraries)
 }
 
 fn worker_count(asked: usize) -> usize {
