@@ -141,8 +141,21 @@ pub unsafe fn tell(s: &mut Socket) {
 /// A handshake record leaves.
 #[inline(always)]
 unsafe fn handshake(s: &mut Socket, pid: u32, t: &Thread, now: u64) {
-    if s.binding.evidence != evidence::HANDSHAKE as u8 && t.last != 0 && now.wrapping_sub(t.time) < RECENT {
+    if t.last == 0 || now.wrapping_sub(t.time) >= RECENT {
+        return;
+    }
+    if s.binding.evidence != evidence::HANDSHAKE as u8 || (s.binding.object == t.last && !holds(s)) {
         unsafe { take(s, pid, t.last, evidence::HANDSHAKE) };
+    }
+}
+
+/// Whether the object that the socket is bound to knows of it: it may have been begun anew, or forgotten.
+#[inline(always)]
+fn holds(s: &Socket) -> bool {
+    match stream::stream(Key::new(s.binding.pid, s.binding.object)) {
+        // SAFETY: an entry of the map.
+        Some(o) => unsafe { (*o).cookie == s.cookie },
+        None => false,
     }
 }
 
@@ -157,6 +170,9 @@ unsafe fn data(s: &mut Socket, pid: u32, t: &Thread, len: u32) {
             take(s, pid, t.wrote, evidence::RECORD);
         } else if s.binding.object == t.wrote && s.binding.pid == pid {
             s.binding.against = 0;
+            if !holds(s) {
+                take(s, pid, t.wrote, evidence::RECORD);
+            }
         } else {
             // The thread's last write was to another object. Where the socket's own object has written as much, this
             // says nothing.

@@ -353,7 +353,7 @@ unsafe fn mark(ctx: &ProbeContext) -> Option<()> {
     }
 }
 
-/// The object is gone.
+/// The object is freed or cleared.
 #[uprobe]
 pub fn tls_free(ctx: ProbeContext) -> u32 {
     unsafe { free(&ctx) };
@@ -367,7 +367,8 @@ unsafe fn free(ctx: &ProbeContext) -> Option<()> {
         let object: u64 = ctx.arg(0)?;
         let key = Key::new(pid, object);
         let s = &mut *stream::stream(key)?;
-        if s.flags & FREED == 0 {
+        // SSL_clear is also called when a handshake begins: what has moved nothing yet is as new.
+        if s.flags & FREED == 0 && s.offset[0] | s.offset[1] != 0 {
             s.flags |= FREED;
             stream::report(kind::FREE, key, s);
         }

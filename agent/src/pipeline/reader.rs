@@ -125,6 +125,7 @@ impl Reader {
         let mut idle = 0u32;
         let mut stopping_now = false;
         let mut counted = Instant::now();
+        self.workers.tick(super::worker::now());
         loop {
             let last = stop.load(Ordering::Relaxed);
             if last && !std::mem::replace(&mut stopping_now, true) {
