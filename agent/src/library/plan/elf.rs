@@ -22,6 +22,8 @@ pub(super) const CODE: u64 = 64 << 10;
 const HEADERS: usize = 4096;
 /// Entries of `.eh_frame_hdr` that are read: a browser has about a million.
 const FUNCTIONS: usize = 2 << 20;
+/// Callers of one function that are looked for: libssl has one beside the exported functions.
+const CALLERS: usize = 64;
 
 /// Why a file cannot be read as ELF.
 #[derive(Debug, thiserror::Error)]
@@ -265,7 +267,7 @@ impl<'a, B: Bytes + ?Sized> Elf<'a, B> {
                 let rest = &piece[at..];
                 let whole =
                     |name: &&str| rest.len() > name.len() && rest.starts_with(name.as_bytes()) && rest[name.len()] == 0;
-                if let Some(name) = names.iter().position(|name| whole(&name)) {
+                if let Some(name) = names.iter().position(whole) {
                     places.push((begin as u32 + at as u32, name));
                 }
             }
@@ -353,7 +355,7 @@ impl<'a, B: Bytes + ?Sized> Elf<'a, B> {
                         found.push((address, piece[at] == 0xe9));
                     }
                 }
-                found.len() < HEADERS
+                found.len() < CALLERS
             })?;
         }
         found.sort_unstable();

@@ -33,10 +33,14 @@ pub enum Error {
     Elf(#[from] ElfError),
     /// It has the functions, but no place was found where a call and its result can be read.
     #[error(
-        "SSL_read and SSL_write are defined, but their calls and results cannot be read without return probes, \
-         which are not safe on this kernel: its TLS plaintext is not captured"
+        "SSL_read and SSL_write are defined, but no place was found where both their arguments and their results can \
+         be read{}: its TLS plaintext is not captured",
+        if *.return_probes { "" } else { " without return probes, which are not safe on this kernel" }
     )]
-    NoPlace,
+    NoPlace {
+        /// They were allowed.
+        return_probes: bool,
+    },
 }
 
 /// What is to be probed in `file`; `None` when no TLS library is in it. Reads what it needs, never maps.

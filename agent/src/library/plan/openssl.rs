@@ -1,4 +1,4 @@
-//! OpenSSL and what has its functions (BoringSSL, LibreSSL), in a library of its own or linked into a program.
+//! OpenSSL and what has its functions (`BoringSSL`, `LibreSSL`), in a library of its own or linked into a program.
 //!
 //! In: an ELF file. Out: the [`Plan`] for it. Called by `plan`.
 
@@ -55,7 +55,7 @@ pub(super) fn plan<B: Bytes + ?Sized>(bytes: &B, options: Options) -> Result<Opt
     let placed =
         |operation| spots.iter().any(|s: &Spot| s.program == Program::Call && s.cookie & role::OPERATION == operation);
     if !placed(role::READ) || !placed(role::WRITE) {
-        return Err(Error::NoPlace);
+        return Err(Error::NoPlace { return_probes: options.return_probes });
     }
     let order = [Program::Free, Program::Mark, Program::Descriptor, Program::Result, Program::Call];
     spots.sort_by_key(|s| order.iter().position(|p| *p == s.program));
@@ -131,7 +131,7 @@ fn aarch64(symbols: &Symbols, options: Options) -> Vec<Spot> {
     spots
 }
 
-/// What the file says of its version: the text that OpenSSL and LibreSSL have in libcrypto and in programs, else
+/// What the file says of its version: the text that OpenSSL and `LibreSSL` have in libcrypto and in programs, else
 /// the newest version of a symbol that libssl defines.
 fn version<B: Bytes + ?Sized>(elf: &Elf<B>) -> Result<String, elf::Error> {
     let mut found = String::new();

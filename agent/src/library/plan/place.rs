@@ -17,7 +17,7 @@ use super::decode::{self, Code, Registers};
 use super::elf::{self, Bytes, CODE, Elf, Symbol};
 use super::{Options, Program};
 
-/// Places with a `ret` in one function: more is not a function that was understood.
+/// Places in one function with a `ret`, or a call of the inner function: more is not a function that was understood.
 const RETURNS: usize = 32;
 
 /// An exported function.
@@ -223,6 +223,9 @@ fn through_callee<B: Bytes + ?Sized>(
                 spots.extend(exported(operation, function, options));
             }
         } else {
+            if calls.len() > RETURNS {
+                return Ok(None);
+            }
             for call in calls {
                 let Some(spot) = result(operation, function, &call, options) else { return Ok(None) };
                 spots.push(spot);
@@ -249,12 +252,12 @@ fn direct(i: &Instruction) -> bool {
 /// count, and an extended form with the pointer that it was given for it: its address, the index of the argument
 /// with that pointer, and the extended form.
 fn callee(plain: &Function, extended: &[Function]) -> Option<(u64, u8, &'static str)> {
-    let own = |s: &&Site| s.arguments[..3] == [Value::Argument(0), Value::Argument(1), Value::Argument(2)];
-    let sites = arguments::sites(&plain.code);
-    for site in sites.values().filter(own) {
-        for function in extended {
-            let others = arguments::sites(&function.code);
-            for other in others.values().filter(own).filter(|other| other.target == site.target) {
+    let own = |s: &Site| s.arguments[..3] == [Value::Argument(0), Value::Argument(1), Value::Argument(2)];
+    let sites = |f: &Function| arguments::sites(&f.code).into_values().filter(own).collect::<Vec<_>>();
+    let ours = sites(plain);
+    for function in extended {
+        for other in sites(function) {
+            for site in ours.iter().filter(|site| site.target == other.target) {
                 let passes = |n: &u8| {
                     let n = usize::from(*n);
                     site.arguments[n] == Value::Stack && other.arguments[n] == Value::Argument(function.out)
@@ -277,16 +280,14 @@ fn result(operation: u64, function: &Function, call: &Instruction, options: Opti
     let spot = |address: u64, cookie: u64, why: String| {
         Some(Spot { program: Program::Result, address, on_return: false, cookie, symbol: function.name, why })
     };
-    let at = |i: &Instruction| i.ip() - code.start;
     let after = call.next_ip();
     if let Some(i) = code.first_emulated(after, Registers::RAX) {
-        let why = format!("{} after the call, +{:#x}", code.emulated(&i).unwrap_or_default(), at(&i));
+        let why = format!("after the call, {}", describe(code, &i));
         return spot(i.ip(), operation, why);
     }
     let count = if function.out == 0 { role::COUNT } else { 0 };
     if let Some(i) = last_check(code, after) {
-        let why =
-            format!("check of the stack at the end of the function, which has its result by then, +{:#x}", at(&i));
+        let why = format!("check of the stack at the end, which has the function's result, {}", describe(code, &i));
         return spot(i.ip(), operation | count, why);
     }
     let returning = at_return(function, operation | count)
@@ -295,7 +296,7 @@ fn result(operation: u64, function: &Function, call: &Instruction, options: Opti
         return returning;
     }
     let i = code.at(after).filter(|i| decode::can_be_probed(code.bytes(i)))?;
-    let why = format!("right after the call, +{:#x} ({}, which the kernel has to step over)", at(&i), decode::name(&i));
+    let why = format!("right after the call, {}", describe(code, &i));
     spot(i.ip(), operation, why)
 }
 
