@@ -7,3 +7,5 @@ pub mod flow;
 pub mod http;
 #[path = "../../agent/src/connection/tls/mod.rs"]
 pub mod tls;
+#[path = "../../agent/src/library/plan/mod.rs"]
+pub mod plan;

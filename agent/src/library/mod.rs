@@ -15,5 +15,7 @@ mod sideband;
 mod watch;
 
 pub use discover::{Libraries, Planner, Settings};
+#[doc(hidden)]
+pub use plan::fuzz as plan_fuzz;
 pub use plan::{ElfError, Error, Options, Plan, Point, Program, plan, plan_bytes};
 pub use registry::{Found, State, Status};

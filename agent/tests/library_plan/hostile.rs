@@ -1,10 +1,9 @@
 //! Files that are damaged, cut, or made to hurt: an answer or an error, never a panic.
 
-use agent::library::{Options, plan_bytes};
+use agent::library::plan_fuzz::library as planned;
 use proptest::prelude::*;
 
 use super::build::{Function, Shape, at, call, file};
-use super::check;
 
 fn library() -> Vec<u8> {
     let caller = |n: u64, to: u64| {
@@ -22,12 +21,6 @@ fn library() -> Vec<u8> {
         (None, inner),
     ];
     file(&Shape::default(), &functions)
-}
-
-/// Plans it both ways, checks what holds for every plan, and counts the points.
-fn planned(bytes: &[u8]) -> usize {
-    let plans = [true, false].map(|return_probes| plan_bytes(bytes, Options { return_probes }));
-    plans.into_iter().flatten().flatten().map(|plan| check(&plan, bytes.len() as u64)).sum()
 }
 
 #[test]

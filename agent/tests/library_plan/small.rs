@@ -161,6 +161,18 @@ fn return_probe_where_that_is_cheap() {
 }
 
 #[test]
+fn return_probe_at_the_inner_function_where_its_callers_have_no_cheap_place() {
+    // Built without the stack protector: nothing but test, cmovg and ret behind the call.
+    let read = calling(0, &[SUB_RSP, RCX_IS_RSP], INNER[0], &[TEST_EAX, CMOVG_RSP, ADD_RSP, RET]);
+    let functions = library(read, usual_read_ex(), inner());
+    let plan = planned(&functions, WITH);
+    assert_eq!(reading(&plan, Program::Result), [(at(4), true, READ)]);
+    assert_eq!(reading(&plan, Program::Call), [(at(4), false, READ | 3 << OUT)]);
+    let plan = planned(&functions, WITHOUT);
+    assert_eq!(reading(&plan, Program::Result), [(at(0) + 12, false, READ), (at(1) + 11, false, READ)]);
+}
+
+#[test]
 fn check_of_the_stack_carries_the_result() {
     let read = calling(0, &[SUB_RSP, RCX_IS_RSP], INNER[0], &[TEST_EAX, CMOVG_RSP, STACK_CHECK, ADD_RSP, RET]);
     let plan = planned(&library(read, usual_read_ex(), inner()), WITHOUT);
@@ -217,7 +229,7 @@ fn jump_to_the_inner_function() {
     let functions = library(usual_read(), [jump(at(1), at(4)), RET.to_vec()].concat(), inner());
     let plan = planned(&functions, WITH);
     assert_eq!(reading(&plan, Program::Call), [(at(4), false, READ | 3 << OUT)]);
-    assert_eq!(reading(&plan, Program::Result)[1], (at(1), true, READ), "its caller gets the result");
+    assert_eq!(reading(&plan, Program::Result), [(at(4), true, READ)], "the caller of SSL_read_ex gets the result");
     // Without return probes SSL_read_ex is not probed at all, and SSL_read by itself.
     let plan = planned(&functions, WITHOUT);
     assert_eq!(reading(&plan, Program::Call), [(at(0), false, READ | INT)]);
@@ -268,7 +280,7 @@ fn way_out_that_is_a_jump_needs_return_probes() {
     let functions = [(Some("SSL_read"), body.clone()), (Some("SSL_write"), body)];
     assert_eq!(planned(&functions, WITH).points.len(), 4);
     let refused = plan_bytes(&file(&Shape::default(), &functions), WITHOUT);
-    assert!(matches!(refused, Err(Error::NoPlace { return_probes: false })), "{refused:?}");
+    assert!(matches!(refused, Err(Error::NoPlace)), "{refused:?}");
 }
 
 #[test]

@@ -13,6 +13,9 @@ mod elf;
 mod openssl;
 mod place;
 
+#[doc(hidden)]
+pub mod fuzz;
+
 use std::fmt;
 use std::fs::File;
 
@@ -34,13 +37,9 @@ pub enum Error {
     /// It has the functions, but no place was found where a call and its result can be read.
     #[error(
         "SSL_read and SSL_write are defined, but no place was found where both their arguments and their results can \
-         be read{}: its TLS plaintext is not captured",
-        if *.return_probes { "" } else { " without return probes, which are not safe on this kernel" }
+         be read (fewer are left where return probes are not safe): its TLS plaintext is not captured"
     )]
-    NoPlace {
-        /// They were allowed.
-        return_probes: bool,
-    },
+    NoPlace,
 }
 
 /// What is to be probed in `file`; `None` when no TLS library is in it. Reads what it needs, never maps.
@@ -90,7 +89,7 @@ pub struct Point {
     pub program: Program,
     /// Offset in the file.
     pub offset: u64,
-    /// At the return of the function that begins at `offset`.
+    /// At the return of the function that `offset` is in: at its beginning, before the stack pointer has moved.
     pub on_return: bool,
     /// Handed to the program.
     pub cookie: u64,

@@ -55,7 +55,7 @@ pub(super) fn plan<B: Bytes + ?Sized>(bytes: &B, options: Options) -> Result<Opt
     let placed =
         |operation| spots.iter().any(|s: &Spot| s.program == Program::Call && s.cookie & role::OPERATION == operation);
     if !placed(role::READ) || !placed(role::WRITE) {
-        return Err(Error::NoPlace { return_probes: options.return_probes });
+        return Err(Error::NoPlace);
     }
     let order = [Program::Free, Program::Mark, Program::Descriptor, Program::Result, Program::Call];
     spots.sort_by_key(|s| order.iter().position(|p| *p == s.program));

@@ -6,8 +6,8 @@
 //!
 //! Cheap is an instruction that the kernel emulates (0.7 µs); over any other it single-steps (9 µs on a virtual
 //! machine). A return probe costs little more than the first, but replaces the return address, which some
-//! seccomp filters and the kernels of some years answer with a signal: used only where it is allowed and nothing
-//! else is as cheap.
+//! seccomp filters on some kernels answer with a signal, and programs that switch stacks inside a call may not
+//! survive: used only where it is allowed and `SSL_read` itself has nothing else as cheap.
 
 use agent_ebpf::role;
 use iced_x86::{FlowControl, Instruction, Mnemonic};
@@ -67,6 +67,11 @@ impl Function {
     ) -> Result<Function, elf::Error> {
         let code = map.code(elf, symbol.address, symbol.size)?;
         Ok(Function { name, whole: symbol.size > 0 && code.bytes.len() as u64 == symbol.size, code, out })
+    }
+
+    /// Whether an address is in its code.
+    fn holds(&self, address: u64) -> bool {
+        (self.code.start..self.code.start + self.code.bytes.len() as u64).contains(&address)
     }
 }
 
@@ -208,39 +213,74 @@ fn through_callee<B: Bytes + ?Sized>(
         return Ok(None);
     }
     let Some(i) = entry(&code, Registers::arguments(usize::from(out) + 1)) else { return Ok(None) };
+    let function = format!("the function that {} and {partner} call", plain.name);
+    let call = Spot {
+        program: Program::Call,
+        address: i.ip(),
+        on_return: false,
+        cookie: operation | u64::from(out) << role::OUT,
+        symbol: plain.name,
+        why: format!("{} of {function}", describe(&code, &i)),
+    };
+    let inner = Function { name: plain.name, code, whole: false, out };
+    let returning = at_return(&inner, operation).filter(|_| options.return_probes).map(|mut spot| {
+        spot.why = format!("{} of {function}, whose callers have no cheap place", spot.why);
+        spot
+    });
+    let mut spots = match (results(elf, map, operation, functions, target, options)?, returning) {
+        (Some(results), Some(returning)) => {
+            let cheap =
+                |s: &Spot| s.on_return || plain.code.at(s.address).is_some_and(|i| plain.code.emulated(&i).is_some());
+            let cheaper = inner.code.at(returning.address).is_some_and(|i| inner.code.emulated(&i).is_some());
+            if cheaper && !results.iter().filter(|s| plain.holds(s.address)).all(cheap) {
+                vec![returning]
+            } else {
+                results
+            }
+        }
+        (Some(results), None) => results,
+        (None, Some(returning)) => vec![returning],
+        (None, None) => return Ok(None),
+    };
+    // A form that neither calls the inner function nor hands on to one that does works by itself.
+    for function in functions {
+        let apart = !function.code.instructions().any(|i| direct(&i) && i.near_branch_target() == target);
+        if apart && !arguments::sites(&function.code).values().any(hands_on) {
+            spots.extend(exported(operation, function, options));
+        }
+    }
+    spots.push(call);
+    Ok(Some(spots))
+}
+
+/// Where the results of all calls of the inner function at `target` are read behind the calls; `None` when an
+/// exported function leaves them to its own caller.
+fn results<B: Bytes + ?Sized>(
+    elf: &Elf<B>,
+    map: &Map,
+    operation: u64,
+    functions: &[Function],
+    target: u64,
+    options: Options,
+) -> Result<Option<Vec<Spot>>, elf::Error> {
     let mut spots = Vec::new();
     for function in functions {
-        let all = function.code.instructions().filter(|i| direct(i) && i.near_branch_target() == target);
-        let (calls, jumps): (Vec<_>, Vec<_>) = all.partition(Instruction::is_call_near);
-        if !jumps.is_empty() {
-            // Its callers get the result.
-            if !options.return_probes {
+        let to_inner = |i: &Instruction| direct(i) && i.near_branch_target() == target;
+        for call in function.code.instructions().filter(to_inner) {
+            let Some(spot) = result(operation, function, &call, options).filter(|_| call.is_call_near()) else {
                 return Ok(None);
-            }
-            spots.extend(at_return(function, operation | if function.out == 0 { role::COUNT } else { 0 }));
-        } else if calls.is_empty() {
-            if !arguments::sites(&function.code).values().any(hands_on) {
-                spots.extend(exported(operation, function, options));
-            }
-        } else {
-            if calls.len() > RETURNS {
+            };
+            spots.push(spot);
+            if spots.len() > RETURNS {
                 return Ok(None);
-            }
-            for call in calls {
-                let Some(spot) = result(operation, function, &call, options) else { return Ok(None) };
-                spots.push(spot);
             }
         }
     }
     for (caller, jump) in elf.callers(target)? {
-        if functions.iter().any(|f| (f.code.start..f.code.start + f.code.bytes.len() as u64).contains(&caller)) {
-            continue;
+        if !functions.iter().any(|f| f.holds(caller)) {
+            spots.extend(other_caller(elf, map, operation, &functions[0], caller, jump, options)?);
         }
-        spots.extend(other_caller(elf, map, operation, plain, caller, jump, options)?);
     }
-    let why = format!("{} of the function that {} and {partner} call", describe(&code, &i), plain.name);
-    let cookie = operation | u64::from(out) << role::OUT;
-    spots.push(Spot { program: Program::Call, address: i.ip(), on_return: false, cookie, symbol: plain.name, why });
     Ok(Some(spots))
 }
 
@@ -274,7 +314,8 @@ fn callee(plain: &Function, extended: &[Function]) -> Option<(u64, u8, &'static 
 
 /// Where the result of a call of the inner function is read in an exported one: the first emulated instruction
 /// behind the call that it reaches, or the stack protector's check at the end when the exported function's own
-/// result reaches that; else by a return probe, where that is cheap; else right behind the call.
+/// result reaches that; else by a return probe at the exported function, where that is cheap (with a first
+/// instruction that is stepped over it would be dearer than what follows); else right behind the call.
 fn result(operation: u64, function: &Function, call: &Instruction, options: Options) -> Option<Spot> {
     let code = &function.code;
     let spot = |address: u64, cookie: u64, why: String| {
