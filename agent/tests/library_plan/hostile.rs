@@ -40,7 +40,7 @@ fn tables_at_the_end_of_numbers() {
         for value in [u64::MAX, u64::MAX - 63, 1 << 63, i64::MAX as u64, u64::from(u32::MAX)] {
             let mut bytes = whole.clone();
             bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
-            planned(&bytes);
+            let _ = planned(&bytes);
         }
     }
 }
@@ -55,7 +55,7 @@ proptest! {
             let at = at.index(bytes.len());
             bytes[at] = value;
         }
-        planned(&bytes);
+        let _ = planned(&bytes);
     }
 
     #[test]
@@ -63,14 +63,14 @@ proptest! {
         let names = ["SSL_read", "SSL_read_ex", "SSL_write", "SSL_write_ex", "SSL_free"];
         let functions: Vec<Function<'_>> =
             codes.into_iter().enumerate().map(|(n, code)| (names.get(n).copied(), code)).collect();
-        planned(&file(&Shape::default(), &functions));
+        let _ = planned(&file(&Shape::default(), &functions));
     }
 
     #[test]
     fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..2048)) {
-        planned(&bytes);
+        let _ = planned(&bytes);
         let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0\x3e\0".to_vec();
         elf.extend(bytes);
-        planned(&elf);
+        let _ = planned(&elf);
     }
 }

@@ -230,7 +230,7 @@ fn through_callee<B: Bytes + ?Sized>(
     let mut spots = match (results(elf, map, operation, functions, target, options)?, returning) {
         (Some(results), Some(returning)) => {
             let cheap =
-                |s: &Spot| s.on_return || plain.code.at(s.address).is_some_and(|i| plain.code.emulated(&i).is_some());
+                |s: &Spot| !s.on_return && plain.code.at(s.address).is_some_and(|i| plain.code.emulated(&i).is_some());
             let cheaper = inner.code.at(returning.address).is_some_and(|i| inner.code.emulated(&i).is_some());
             if cheaper && !results.iter().filter(|s| plain.holds(s.address)).all(cheap) {
                 vec![returning]
