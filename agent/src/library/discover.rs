@@ -101,10 +101,14 @@ impl Libraries {
     #[must_use]
     pub fn start(programs: HashMap<Program, OwnedFd>, settings: Settings) -> Self {
         raise_file_limit();
+        Self::start_with(programs, settings, Sideband::open())
+    }
+
+    fn start_with(programs: HashMap<Program, OwnedFd>, settings: Settings, sideband: io::Result<Sideband>) -> Self {
         let shared = Shared::default();
         let wake = Arc::new(event());
         let registry = Registry::new(Arc::clone(&settings.plan), programs, settings.limit, shared.clone());
-        let mut work = Work::new(registry, settings, shared.clone(), Arc::clone(&wake));
+        let mut work = Work::new(registry, settings, shared.clone(), Arc::clone(&wake), sideband);
         if catch_unwind(AssertUnwindSafe(|| work.host_folders())).is_err() {
             shared.note("Reading the host's library folders failed: a mistake of ours.".into());
         }
@@ -228,8 +232,14 @@ struct Work {
 }
 
 impl Work {
-    fn new(registry: Registry, settings: Settings, shared: Shared, wake: Arc<OwnedFd>) -> Self {
-        let sideband = match Sideband::open() {
+    fn new(
+        registry: Registry,
+        settings: Settings,
+        shared: Shared,
+        wake: Arc<OwnedFd>,
+        sideband: io::Result<Sideband>,
+    ) -> Self {
+        let sideband = match sideband {
             Ok(sideband) => Some(sideband),
             Err(error) => {
                 shared.note(format!(

@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use super::file::{FileId, Place, Stamp};
@@ -162,11 +162,25 @@ pub(super) struct Registry {
     young: HashMap<FileId, (Stamp, Verdict)>,
     old: HashMap<FileId, (Stamp, Verdict)>,
     shared: Shared,
+    /// To the thread that takes probes away, one after the other: it takes long, and several at a time would keep
+    /// this one from attaching.
+    away: mpsc::Sender<Vec<Attached>>,
 }
 
 impl Registry {
     pub(super) fn new(plan: Planner, programs: HashMap<Program, OwnedFd>, limit: usize, shared: Shared) -> Self {
-        Self { plan, programs, limit, targets: HashMap::new(), young: HashMap::new(), old: HashMap::new(), shared }
+        let (away, coming) = mpsc::channel::<Vec<Attached>>();
+        let started = std::thread::Builder::new().name("let-go".into()).stack_size(64 << 10).spawn(move || {
+            for probe in coming.into_iter().flatten() {
+                drop(probe);
+            }
+        });
+        if let Err(error) = started {
+            // Nobody listens then, and probes are taken away where they are sent.
+            tracing::debug!("A thread to detach probes could not be started: {error}.");
+        }
+        let (targets, young, old) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Self { plan, programs, limit, targets, young, old, shared, away }
     }
 
     /// Takes note of a file, and probes it if it is new and has a TLS library. `mapped` is the number of the
@@ -355,7 +369,7 @@ impl Registry {
         if let Some(error) = error {
             tracing::warn!("{} of {path} ({}) cannot be read: {error}.", target.found.library, target.found.root);
             target.found.error = Some(error);
-            uprobe::detach(probes);
+            let _ = self.away.send(probes);
         } else {
             let took = begun.elapsed();
             tracing::debug!(
@@ -376,15 +390,11 @@ impl Registry {
         self.publish();
     }
 
-    /// Takes a target's probes away, beside everything else: it takes long.
+    /// Takes a target's probes away.
     fn forget(&mut self, id: FileId) -> bool {
         let Some(target) = self.targets.remove(&id) else { return false };
-        let probes = target.probes;
-        let started = std::thread::Builder::new().name("let-go".into()).spawn(move || uprobe::detach(probes));
-        if let Err(error) = started {
-            // The probes went with the closure.
-            tracing::debug!("A thread to detach probes could not be started: {error}.");
-        }
+        // Comes back, and is dropped here, when the thread is not there.
+        let _ = self.away.send(target.probes);
         self.publish();
         true
     }

@@ -1,11 +1,12 @@
-//! One probe in a file: attached without a path of its own, detached many at a time.
+//! One probe in a file: attached to what was inspected, whatever its path is by now.
 //!
 //! In: a loaded program, an open file, an offset. Out: [`Attached`], which detaches when dropped. Called by
 //! `library` for its plans and by [`super::returns`] for the self-test.
 //!
 //! Taking a probe away waits for RCU grace periods of the whole machine, 0.1 s and more, and the kernel keeps its
-//! `event_mutex` for that time (`perf_trace_event_unreg`): threads do not help much (30 probes, measured: 3.2 s by
-//! one, 2.5 s by 32). So at the end of the agent the waiting is left to somebody who has time: see [`leave`].
+//! `event_mutex` for that time (`perf_trace_event_unreg`), so threads do not help much (30 probes, measured on
+//! Linux 6.18: 3.2 s by one, 2.5 s by 32) and keep others from attaching. At the end of the agent the waiting is
+//! left to somebody who has time: see [`leave`].
 
 use std::ffi::CString;
 use std::fs;
@@ -18,8 +19,6 @@ use super::perf;
 
 /// Where the kernel says how its uprobe events are opened (Linux 4.17).
 const SOURCE: &str = "/sys/bus/event_source/devices/uprobe";
-/// Threads that detach. Each sleeps nearly all of its time.
-const THREADS: usize = 32;
 /// How long a child may take to get ready in [`leave`]. It needs microseconds.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -57,38 +56,12 @@ pub fn attach(
     Ok(Attached { link })
 }
 
-/// Takes probes away, and returns when they are: after 0.1 s for each, or a little less.
-pub fn detach(probes: Vec<Attached>) {
-    detach_with(probes, THREADS);
-}
-
-fn detach_with(probes: Vec<Attached>, threads: usize) {
-    let threads = threads.min(probes.len());
-    let mut shares: Vec<Vec<Attached>> = (0..threads).map(|_| Vec::new()).collect();
-    for (number, probe) in probes.into_iter().enumerate() {
-        shares[number % threads].push(probe);
-    }
-    std::thread::scope(|scope| {
-        for share in shares {
-            // A share whose thread cannot be started is dropped here and now.
-            let started = std::thread::Builder::new()
-                .name("detach".into())
-                .stack_size(64 << 10)
-                .spawn_scoped(scope, move || drop(share));
-            if let Err(error) = started {
-                tracing::debug!("A thread to detach probes could not be started: {error}.");
-            }
-        }
-    });
-}
-
 /// Leaves probes to a child process that ends at once, and returns within milliseconds: the kernel takes them
 /// away as the last one who has them ends. Until then they go on costing their programs what they cost, and
 /// nobody reads what comes.
 ///
 /// The child has nothing else: what the agent holds and others may be waiting for (locks, listeners, pipes) it
-/// closes before this returns. Where it cannot be had, the probes are taken away here ([`detach`]), and false is
-/// returned.
+/// closes before this returns. Where it cannot be had, the probes are taken away here, and false is returned.
 pub fn leave(probes: Vec<Attached>) -> bool {
     let mut kept: Vec<RawFd> = probes.iter().map(|probe| probe.link.as_raw_fd()).collect();
     if kept.is_empty() {
@@ -107,7 +80,7 @@ pub fn leave(probes: Vec<Attached>) -> bool {
         }
         Err(error) => {
             tracing::debug!("Probes could not be left to a child: {error}.");
-            detach(probes);
+            drop(probes);
             false
         }
     }

@@ -268,6 +268,20 @@ fn a_library_that_is_loaded_later_is_found_at_once() {
 }
 
 #[test]
+fn without_mapping_records_processes_are_read_again_and_again() {
+    let Some(mut setting) = setting("no records") else { return };
+    let Some(mut loader) = Loader::start() else { return };
+    let refused = Err(io::Error::from_raw_os_error(libc::EPERM));
+    let settings = Settings::new(planner(&setting.mark, 1));
+    let libraries = Libraries::start_with(std::mem::take(&mut setting.programs), settings, refused);
+    let status = wait(&libraries, "the first scan", |status| status.scans > 0);
+    assert!(status.notes[0].contains("once a second"), "{:?}", status.notes);
+    let path = setting.library("libwhatever.so");
+    loader.load(&path);
+    wait(&libraries, "a later scan meets it", |status| !attached(status).is_empty());
+}
+
+#[test]
 fn what_is_mapped_already_is_found_by_the_scan() {
     let Some(mut setting) = setting("scan") else { return };
     let Some(mut loader) = Loader::start() else { return };
