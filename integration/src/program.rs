@@ -162,14 +162,18 @@ pub fn output(command: &mut Command) -> Result<Vec<u8>> {
 /// # Errors
 /// When it cannot be started, or takes too long.
 pub fn outcome(command: &mut Command, patience: Duration) -> Result<Output> {
+    outcome_of(command, Stdio::null(), patience)
+}
+
+/// The same with this standard input.
+///
+/// # Errors
+/// As [`outcome`].
+pub fn outcome_of(command: &mut Command, input: Stdio, patience: Duration) -> Result<Output> {
     sys::dies_with_us(command);
     let name = command.get_program().to_string_lossy().into_owned();
-    let child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .with_context(|| name.clone())?;
+    let child =
+        command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().with_context(|| name.clone())?;
     let pid = child.id();
     let (done, ended) = mpsc::channel();
     // The thread only reads: the child's parent stays the thread that started it.

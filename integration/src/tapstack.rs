@@ -148,8 +148,26 @@ impl Tapstack {
         let listen = SocketAddr::from(([127, 0, 0, 1], free_port()?));
         let status = SocketAddr::from(([127, 0, 0, 1], free_port()?));
         let mut command = up(&folder.path().join("data"), listen, status)?;
+        command.args(options);
+        Tapstack::begin(command, folder, listen, status)
+    }
+
+    /// Starts `tapstack agent --record FILE`, which has no gateway, and waits until it captures.
+    ///
+    /// # Errors
+    /// As [`Tapstack::start`].
+    pub fn record(file: &Path) -> Result<Tapstack> {
+        let folder = tempfile::Builder::new().prefix("tapstack-test-").tempdir()?;
+        let status = SocketAddr::from(([127, 0, 0, 1], free_port()?));
+        let mut command = Command::new(binary()?);
+        command.arg("agent").arg("--record").arg(file).arg("--data-dir").arg(folder.path().join("data"));
+        command.arg("--status-listen").arg(status.to_string());
+        Tapstack::begin(command, folder, status, status)
+    }
+
+    fn begin(mut command: Command, folder: TempDir, listen: SocketAddr, status: SocketAddr) -> Result<Tapstack> {
         let log = File::create(folder.path().join("log"))?;
-        command.args(options).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let from = Instant::now();
         let running = Some(Running::start(&mut command)?);
         let mut this = Tapstack { running, folder, listen, status, ready: Duration::ZERO, gateway: None };
@@ -160,7 +178,7 @@ impl Tapstack {
         });
         match ready {
             Ok(ready) => this.ready = ready,
-            Err(error) => bail!("tapstack up: {error:#}\n{}", this.log()),
+            Err(error) => bail!("tapstack: {error:#}\n{}", this.log()),
         }
         Ok(this)
     }

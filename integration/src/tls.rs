@@ -183,6 +183,57 @@ impl Site {
         Ok(command)
     }
 
+    /// Copies Debian's libssl and libcrypto into a folder of the site and returns it, for `LD_LIBRARY_PATH`. A file
+    /// that is there already is replaced by a rename, as package managers do.
+    ///
+    /// # Errors
+    /// Those of the file system, and when the libraries are not found.
+    pub fn libraries(&self) -> Result<PathBuf> {
+        let folder = self.folder().join("lib");
+        fs::create_dir_all(&folder)?;
+        for library in needed(&program::find("curl").context("Debian: curl")?)? {
+            let name = library.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if name.starts_with("libssl") || name.starts_with("libcrypto") {
+                fs::copy(&library, folder.join("new"))?;
+                fs::rename(folder.join("new"), folder.join(name))?;
+            }
+        }
+        ensure!(folder.read_dir()?.count() >= 2, "curl does not use libssl and libcrypto");
+        Ok(folder)
+    }
+
+    /// The files of a container image that has curl: `/ca.pem` is the CA.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn image(&self) -> Result<PathBuf> {
+        let image = self.folder().join("image");
+        let put = |from: &Path, to: &Path| -> Result<()> {
+            let to = image.join(to.strip_prefix("/").unwrap_or(to));
+            fs::create_dir_all(to.parent().context("a file has a folder")?)?;
+            fs::copy(from, &to).with_context(|| from.display().to_string()).map(drop)
+        };
+        let curl = program::find("curl").context("Debian: curl")?;
+        let busybox = program::find("busybox").context("Debian: busybox-static")?;
+        for library in needed(&curl)? {
+            put(&library, &library)?;
+        }
+        put(&curl, Path::new("/usr/bin/curl"))?;
+        put(&busybox, Path::new("/bin/busybox"))?;
+        put(&self.authority(), Path::new("/ca.pem"))?;
+        Ok(image)
+    }
+
+    /// Starts a container of an image that does nothing.
+    ///
+    /// # Errors
+    /// When there is no overlayfs.
+    pub fn container(&self, image: &Path) -> Result<Dialogue> {
+        let empty = tempfile::tempdir_in(&self.folder)?.keep();
+        let mut command = program::command("unshare");
+        Dialogue::start(command.arg("--mount").arg(peers().join("container.sh")).arg(image).arg(empty))
+    }
+
     /// wrk over 16 connections: so many GETs of `PREFIX` N `/FILE`, N from 1, each once. It runs for its whole two
     /// seconds.
     #[must_use]
@@ -227,6 +278,13 @@ impl Server {
     pub fn url(&self, host: &str, path: &str) -> String {
         format!("https://{host}:{}{path}", self.port)
     }
+}
+
+/// The files that a program needs before it can run: its interpreter and libraries.
+fn needed(program: &Path) -> Result<Vec<PathBuf>> {
+    let said = program::output(program::command("ldd").arg(program))?;
+    let said = String::from_utf8(said)?;
+    Ok(said.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect())
 }
 
 fn peers() -> PathBuf {

@@ -13,6 +13,14 @@ mod places;
 mod programs;
 mod secrets;
 mod segments;
+mod tls;
+mod tls_binding;
+mod tls_content;
+mod tls_discovery;
+mod tls_harm;
+mod tls_programs;
+mod tls_unread;
+mod tls_versions;
 mod ways;
 
 use std::{process::ExitCode, time::Duration};
@@ -43,6 +51,13 @@ fn main() -> ExitCode {
         features::TESTS,
         hostile::TESTS,
         secrets::TESTS,
+        tls_programs::TESTS,
+        tls_content::TESTS,
+        tls_versions::TESTS,
+        tls_binding::TESTS,
+        tls_discovery::TESTS,
+        tls_harm::TESTS,
+        tls_unread::TESTS,
     ];
     let cannot = cannot_run();
     if let (Some(why), false) = (&cannot, arguments.list) {
