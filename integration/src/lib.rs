@@ -3,10 +3,11 @@
 //! or HTTPS ([`tls`]), and bodies whose every byte can be told from every other ([`content`]).
 //!
 //! In: the built `tapstack` and `peer`, root, and the Debian packages of README.md. Out: nothing but tests:
-//! `tests/kernel` is the one caller.
+//! `tests/kernel` and the benchmarks are the callers.
 
 pub mod content;
 pub mod http;
+pub mod measure;
 pub mod net;
 pub mod program;
 pub mod relay;

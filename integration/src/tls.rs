@@ -96,7 +96,7 @@ impl Site {
              events {{ worker_connections 256; }}\n\
              http {{ access_log off; sendfile on; keepalive_requests 100000; default_type application/octet-stream;\n\
              client_body_temp_path {at}/b; proxy_temp_path {at}/p; fastcgi_temp_path {at}/f; uwsgi_temp_path {at}/u;\n\
-             scgi_temp_path {at}/s; client_max_body_size 64m; output_buffers 2 2m;\n\
+             scgi_temp_path {at}/s; client_max_body_size 64m; output_buffers 2 2m; ssl_protocols TLSv1.2 TLSv1.3;\n\
              server {{ listen 127.0.0.1:{port} ssl; ssl_certificate {}; ssl_certificate_key {};\n\
              root {}; location / {{ rewrite ^/.*/([^/]+)$ /$1 break; dav_methods PUT; }}\n\
              add_header X-Pid $pid always; {more} }} }}\n",

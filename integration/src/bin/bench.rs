@@ -6,130 +6,19 @@
 //! machine that slows down does not look like a cost. Needs Debian's nginx-light, wrk and bpftool.
 
 use std::{
-    collections::HashSet,
     fs,
     io::Read as _,
-    net::TcpListener,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    path::PathBuf,
+    process::Command,
     thread::sleep,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
-
-/// Ends a process of ours when it goes out of scope.
-struct Running(Child);
-
-impl Running {
-    fn stop(&mut self) {
-        // SAFETY: a signal to a child that was not waited for yet.
-        unsafe { libc::kill(self.0.id() as i32, libc::SIGTERM) };
-        let end = Instant::now() + Duration::from_secs(5);
-        while Instant::now() < end {
-            if matches!(self.0.try_wait(), Ok(Some(_))) {
-                return;
-            }
-            sleep(Duration::from_millis(10));
-        }
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
-fn wait_for(what: &str, mut ready: impl FnMut() -> bool) -> Result<()> {
-    let end = Instant::now() + Duration::from_secs(10);
-    while Instant::now() < end {
-        if ready() {
-            return Ok(());
-        }
-        sleep(Duration::from_millis(10));
-    }
-    bail!("{what} was not ready after 10 s")
-}
-
-/// CPU time of all threads in nanoseconds, where the kernel says it so exactly.
-fn cpu_ns(pid: u32) -> Result<u64> {
-    let mut sum = 0;
-    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let text = fs::read_to_string(task?.path().join("schedstat"))?;
-        sum += text.split_whitespace().next().and_then(|t| t.parse::<u64>().ok()).unwrap_or(0);
-    }
-    Ok(sum)
-}
-
-fn memory(pid: u32) -> Result<(u64, u64)> {
-    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    let field = |name: &str| {
-        text.lines()
-            .find(|l| l.starts_with(name))
-            .and_then(|l| l.split_whitespace().nth(1))
-            .and_then(|v| v.parse::<u64>().ok())
-            .unwrap_or(0)
-    };
-    Ok((field("Rss:"), field("Pss:")))
-}
-
-/// Runs and nanoseconds so far of the programs that process `pid` holds.
-fn programs(pid: u32) -> Result<(u64, u64)> {
-    let mut ids = HashSet::new();
-    for fd in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
-        let text = fs::read_to_string(fd?.path()).unwrap_or_default();
-        ids.extend(text.lines().filter_map(|l| l.strip_prefix("prog_id:")?.trim().parse::<u64>().ok()));
-    }
-    let out = Command::new("bpftool").args(["prog", "show", "-j"]).output().context("bpftool")?;
-    let list: serde_json::Value = serde_json::from_slice(&out.stdout)?;
-    let mut sums = (0, 0);
-    for p in list.as_array().context("bpftool prints a list")? {
-        if p["id"].as_u64().is_some_and(|id| ids.contains(&id)) {
-            sums.0 += p["run_cnt"].as_u64().unwrap_or(0);
-            sums.1 += p["run_time_ns"].as_u64().unwrap_or(0);
-        }
-    }
-    ensure!(sums.0 > 0, "the kernel counted no run of the programs");
-    Ok(sums)
-}
-
-/// A counter of the status listener at `port`.
-fn metric(port: u16, name: &str) -> Result<u64> {
-    let mut s = std::net::TcpStream::connect(("127.0.0.1", port))?;
-    std::io::Write::write_all(&mut s, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-    let mut text = String::new();
-    s.read_to_string(&mut text)?;
-    let value = text.lines().find_map(|l| l.strip_prefix(name)?.trim().parse().ok());
-    value.with_context(|| format!("/metrics has no {name}"))
-}
-
-struct Load {
-    requests: u64,
-    per_second: f64,
-}
-
-fn wrk(seconds: u64, url: &str) -> Result<Load> {
-    let out = Command::new("wrk").args(["-t1", "-c32", &format!("-d{seconds}s"), url]).output().context("wrk")?;
-    let text = String::from_utf8_lossy(&out.stdout);
-    let requests = text
-        .lines()
-        .find_map(|l| l.trim().split_once(" requests in "))
-        .and_then(|(n, _)| n.parse().ok())
-        .with_context(|| format!("wrk said: {text}"))?;
-    let per_second = text
-        .lines()
-        .find_map(|l| l.trim().strip_prefix("Requests/sec:"))
-        .and_then(|v| v.trim().parse().ok())
-        .with_context(|| format!("wrk said: {text}"))?;
-    Ok(Load { requests, per_second })
-}
+use anyhow::{Context as _, Result, ensure};
+use integration::measure::{
+    Load, Stopped, capture, cpu_ns, free_port, median, memory, metric, runs as programs_so_far, spread, tapstack,
+    wait_for, wrk,
+};
 
 /// Nanoseconds a `read()` of one byte from /dev/zero, best of 9.
 fn read_cost() -> Result<f64> {
@@ -146,21 +35,11 @@ fn read_cost() -> Result<f64> {
     Ok(best)
 }
 
-fn median(mut v: Vec<f64>) -> f64 {
-    v.sort_by(f64::total_cmp);
-    v.get(v.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-fn spread(v: &[f64]) -> String {
-    let (low, high) = v.iter().fold((f64::MAX, f64::MIN), |(l, h), x| (l.min(*x), h.max(*x)));
-    format!("{:.3} [{low:.3}..{high:.3}]", median(v.to_vec()))
-}
-
 struct Bench {
     dir: tempfile::TempDir,
     binary: PathBuf,
     port: u16,
-    nginx: Running,
+    nginx: Stopped,
     worker: u32,
 }
 
@@ -185,38 +64,12 @@ impl Bench {
         let child =
             Command::new("nginx").arg("-c").arg(root.join("conf")).spawn().context("nginx (apt: nginx-light)")?;
         let master = child.id();
-        let nginx = Running(child);
+        let nginx = Stopped(child);
         wait_for("nginx", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok())?;
         let children = fs::read_to_string(format!("/proc/{master}/task/{master}/children"))?;
         let worker = children.split_whitespace().next().context("nginx has a worker")?.parse()?;
-        let binary = std::env::var_os("TAPSTACK_BIN")
-            .map_or_else(|| std::env::current_exe().map(|p| p.with_file_name("tapstack")), |p| Ok(PathBuf::from(p)))?;
-        ensure!(binary.exists(), "{} is not there: cargo build --release", binary.display());
+        let binary = tapstack()?;
         Ok(Bench { dir, binary, port, nginx, worker })
-    }
-
-    fn capture(&self, name: &str) -> Result<(Running, u16, Duration)> {
-        let data: &Path = &self.dir.path().join(name);
-        let (listen, status) = (free_port()?, free_port()?);
-        let start = Instant::now();
-        let child = Command::new(&self.binary)
-            .arg("up")
-            .arg("--data-dir")
-            .arg(data)
-            .args(["--listen", &format!("127.0.0.1:{listen}"), "--status-listen", &format!("127.0.0.1:{status}")])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let running = Running(child);
-        wait_for("tapstack", || {
-            let Ok(mut s) = std::net::TcpStream::connect(("127.0.0.1", status)) else { return false };
-            let mut answer = [0; 12];
-            std::io::Write::write_all(&mut s, b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-                .is_ok()
-                && s.read_exact(&mut answer).is_ok()
-                && answer.ends_with(b"200")
-        })?;
-        Ok((running, status, start.elapsed()))
     }
 
     fn workload(&self, path: &str, seconds: u64, rounds: usize) -> Result<()> {
@@ -233,12 +86,12 @@ impl Bench {
                 Ok((load, used))
             };
             let (off1, cpu1) = side(false)?;
-            let capture = self.capture(&format!("{path}-{round}"))?;
+            let capture = capture(&self.binary, &self.dir.path().join(format!("{path}-{round}")))?;
             let pid = capture.0.0.id();
             let start = memory(pid)?;
-            let (p0, c0) = (programs(pid)?, cpu_ns(pid)?);
+            let (p0, c0) = (programs_so_far(pid)?, cpu_ns(pid)?);
             let (on, cpu_on) = side(true)?;
-            let p1 = programs(pid)?;
+            let p1 = programs_so_far(pid)?;
             // What is in the queues still belongs to this load.
             sleep(Duration::from_millis(500));
             let c1 = cpu_ns(pid)?;
@@ -280,7 +133,7 @@ fn main() -> Result<()> {
     let before = fs::read_to_string(stats)?;
     let mut bench = Bench::new()?;
     let off = read_cost()?;
-    let (capture, _, took) = bench.capture("read")?;
+    let (capture, _, took) = capture(&bench.binary, &bench.dir.path().join("read"))?;
     let on = read_cost()?;
     drop(capture);
     println!("read() of /dev/zero  {off:.0} ns without, {on:.0} ns with ({:.3})", on / off);

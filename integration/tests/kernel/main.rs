@@ -19,6 +19,7 @@ mod tls_content;
 mod tls_discovery;
 mod tls_harm;
 mod tls_programs;
+mod tls_trees;
 mod tls_unread;
 mod tls_versions;
 mod ways;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         tls_discovery::TESTS,
         tls_harm::TESTS,
         tls_unread::TESTS,
+        tls_trees::TESTS,
     ];
     let cannot = cannot_run();
     if let (Some(why), false) = (&cannot, arguments.list) {

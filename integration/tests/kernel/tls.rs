@@ -12,7 +12,11 @@ use integration::{
 
 use crate::content_checks::exactly;
 
-/// A process: the beginning of its executable's file name, and its id where the test knows it.
+/// Most exchanges that a failing test names.
+const SHOWN: usize = 20;
+
+/// A process: the beginning of its executable's file name (alternatives apart by `|`), and its id where the test
+/// knows it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Owner(pub(crate) &'static str, pub(crate) Option<u32>);
 
@@ -50,7 +54,7 @@ impl Wanted {
         let Owner(name, pid) = if record.end() == "client" { self.client } else { self.server };
         let exe = record.text("process_exe");
         let file = exe.rsplit('/').next().unwrap_or_default();
-        ensure!(!name.is_empty() && file.starts_with(name), "owner {exe:?}, not {name}");
+        ensure!(name.split('|').any(|n| !n.is_empty() && file.starts_with(n)), "owner {exe:?}, not {name:?}");
         let found = record.number("process_pid");
         if let Some(pid) = pid {
             ensure!(found == Some(u64::from(pid)), "owner {found:?}, not {pid}");
@@ -185,11 +189,11 @@ impl Checks {
         if wrong.is_empty() {
             return exactly(&mut self.tapstack, self.prefix, count);
         }
+        let (count, shown) = (wrong.len(), wrong.len().min(SHOWN));
         bail!(
-            "{} of {} exchanges are wrong:\n{}\n{}\ncounters: {}",
-            wrong.len(),
+            "{count} of {} exchanges are wrong, such as:\n{}\n{}\ncounters: {}",
             self.wanted.len(),
-            wrong.join("\n"),
+            wrong[..shown].join("\n"),
             late.unwrap_or_default().lines().next().unwrap_or_default(),
             self.tapstack.counters()
         )

@@ -102,7 +102,7 @@ fn ways() -> Result<()> {
     let mut checks = Checks::start("/tls/ways/", &[])?;
     for options in ["", "ex", "tls1.2", "memory", "memory ex", "chain", "readahead", "fresh", "clear", "fresh tls1.2"] {
         let mut client = client(&site, &server, Client::C(options)).context(options)?;
-        let at = format!("/tls/ways/{}", options.replace(' ', "-"));
+        let at = format!("/tls/ways/as-{}", options.replace(' ', "-"));
         // Objects that are freed are soon followed by others at the same address.
         let rounds = if options.contains("fresh") || options == "clear" { 12 } else { 3 };
         for n in 0..rounds {
