@@ -22,7 +22,7 @@ use crate::{net::Netns, sys, wait};
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The programs that the tests need, each with its Debian package.
-const NEEDED: [(&str, &str); 12] = [
+const NEEDED: [(&str, &str); 13] = [
     ("curl", "curl"),
     ("wget", "wget"),
     ("nginx", "nginx-light"),
@@ -35,6 +35,7 @@ const NEEDED: [(&str, &str); 12] = [
     ("openssl", "openssl"),
     ("wrk", "wrk"),
     ("cc", "build-essential"),
+    ("busybox", "busybox-static"),
 ];
 
 /// The packages whose programs are missing.

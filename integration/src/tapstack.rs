@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Within this time of its end an exchange is in the archive: commit, and a machine that is busy.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(25);
 /// A clean stop takes at most this long.
 pub const STOP: Duration = Duration::from_secs(1);
 
