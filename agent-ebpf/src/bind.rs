@@ -220,6 +220,10 @@ pub unsafe fn seek(skb: *mut __sk_buff, sk: *mut aya_ebpf::bindings::bpf_sock, s
         let task = current();
         let id = (task.pid as u64) << 32 | task.thread as u64;
         let t = if locked { stream::thread(id) } else { None };
+        let t = match t {
+            Some(t) if (*t).start == task.start => Some(t),
+            _ => None,
+        };
         let now = bpf_ktime_get_ns();
         let mut i = 0;
         while i < RECORDS {

@@ -163,12 +163,20 @@ unsafe fn hello(skb: *mut __sk_buff, g: &Segment) -> bool {
     failed == 0 && b[0] == 0x16 && b[1] == 3 && b[2] <= 4 && b[5] == 1
 }
 
-/// Whether the segment begins with a record of application data.
+/// Type of a record of application data.
+const APPLICATION_DATA: u8 = 0x17;
+const NO_RECORD: u8 = 0;
+
+/// Type of the TLS record that the segment begins with.
 #[inline(always)]
-unsafe fn application_data(skb: *mut __sk_buff, g: &Segment) -> bool {
+unsafe fn record(skb: *mut __sk_buff, g: &Segment) -> u8 {
     let mut b = [0u8; 8];
     let failed = unsafe { bpf_skb_load_bytes(skb.cast(), g.at, b.as_mut_ptr().cast(), 5) };
-    failed == 0 && b[0] == 0x17 && b[1] == 3 && b[2] == 3 && b[3] <= 0x48
+    if failed == 0 && b[0] >= 0x14 && b[0] <= 0x17 && b[1] == 3 && b[2] <= 4 && b[3] <= 0x48 {
+        b[0]
+    } else {
+        NO_RECORD
+    }
 }
 
 #[inline(always)]
@@ -253,8 +261,9 @@ unsafe fn edge(skb: *mut __sk_buff, direction: u8) {
                     count(counter::CIPHERTEXT, 1);
                     return;
                 }
-                if application_data(skb, &g) {
-                    // The hellos are over.
+                let record = record(skb, &g);
+                if record == APPLICATION_DATA || (have == 0 && record == NO_RECORD && s.flags & flag::FRESH == 0) {
+                    // The hellos are over, or were before the agent.
                     s.handshake[d] = HANDSHAKE;
                     count(counter::CIPHERTEXT, 1);
                     return;

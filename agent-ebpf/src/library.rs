@@ -52,14 +52,20 @@ unsafe fn call(ctx: &ProbeContext) -> Option<()> {
             // The upper half of the register is not the caller's.
             length = if (length as i32) < 0 { 0 } else { length as u32 as u64 };
         }
+        let operation = (cookie & role::OPERATION) as u32;
         // Both, and chosen from later: the context may only be read at fixed places.
-        t.arguments = [ctx.arg(3)?, ctx.arg(4)?];
-        t.out = (cookie >> role::OUT & 7) as u32;
-        t.object = object;
-        t.buffer = ctx.arg(1)?;
-        t.operation = (cookie & role::OPERATION) as u32;
+        let arguments = [ctx.arg(3)?, ctx.arg(4)?];
+        let buffer: u64 = ctx.arg(1)?;
+        let time = bpf_ktime_get_ns();
+        let c = t.begin(object, operation);
+        c.object = object;
+        c.buffer = buffer;
+        c.arguments = arguments;
+        c.operation = operation;
+        c.out = (cookie >> role::OUT & 7) as u32;
+        c.time = time;
         t.last = object;
-        t.time = bpf_ktime_get_ns();
+        t.time = time;
         if cookie & role::OPERATION == role::WRITE {
             t.wrote = object;
             t.length = length;
@@ -88,11 +94,7 @@ unsafe fn result(ctx: &RetProbeContext) -> Option<()> {
             count(counter::CALLS_UNKNOWN, 1);
             return None;
         };
-        let t = &mut *t;
-        if t.operation == 0 || t.operation as u64 != cookie & role::OPERATION {
-            return None;
-        }
-        t.operation = 0;
+        let t = (&mut *t).end((cookie & role::OPERATION) as u32)?;
         let value: u64 = ctx.ret();
         if value as i32 <= 0 {
             // To be tried again, or an error: nothing has moved.

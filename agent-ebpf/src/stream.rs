@@ -11,24 +11,80 @@ use crate::{
     socket::{CONTROL, NO_WAKEUP},
 };
 
+/// One call that has begun.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Call {
+    pub object: u64,
+    pub buffer: u64,
+    /// Arguments 3 and 4.
+    pub arguments: [u64; 2],
+    /// `role::READ`, `role::WRITE`.
+    pub operation: u32,
+    /// Index of the argument that says where the number of bytes will be stored; 0: it is the result.
+    pub out: u32,
+    pub time: u64,
+}
+
+/// Calls within calls that are kept: TLS inside TLS is one of two objects. A power of two.
+pub const DEPTH: u32 = 4;
+
 /// One thread's calls into the library.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Thread {
-    /// The call that has not ended yet: object, buffer, and its arguments 3 and 4.
-    pub object: u64,
-    pub buffer: u64,
-    pub arguments: [u64; 2],
-    /// `role::READ`, `role::WRITE`, 0: none is open.
-    pub operation: u32,
-    /// Index of the argument that says where the number of bytes will be stored; 0: it is the result.
-    pub out: u32,
+    pub calls: [Call; DEPTH as usize],
+    /// Calls that have begun and not ended. One whose end was not seen stays until its object is used again.
+    pub depth: u32,
+    pub pad: u32,
+    /// Start of the process: thread ids come again.
+    pub start: u64,
     /// The object of the last call, and when that was.
     pub last: u64,
     pub time: u64,
     /// The last write: object and length.
     pub wrote: u64,
     pub length: u64,
+}
+
+impl Thread {
+    /// The place of a call that begins.
+    #[inline(always)]
+    pub fn begin(&mut self, object: u64, operation: u32) -> &mut Call {
+        let mut at = if self.depth >= DEPTH { DEPTH - 1 } else { self.depth };
+        let mut i = 0;
+        while i < DEPTH {
+            // An object is used by one call at a time: this one's end was not seen, nor that of any within.
+            let c = &self.calls[i as usize];
+            if i < self.depth && c.object == object && c.operation == operation {
+                at = i;
+                break;
+            }
+            i += 1;
+        }
+        self.depth = at + 1;
+        &mut self.calls[(at & (DEPTH - 1)) as usize]
+    }
+
+    /// The innermost call of this kind, which has ended.
+    #[inline(always)]
+    pub fn end(&mut self, operation: u32) -> Option<&Call> {
+        let mut at = self.depth;
+        let mut i = 0;
+        while i < DEPTH {
+            if at == 0 {
+                return None;
+            }
+            at -= 1;
+            let c = &self.calls[(at & (DEPTH - 1)) as usize];
+            if c.operation == operation {
+                self.depth = at;
+                return Some(c);
+            }
+            i += 1;
+        }
+        None
+    }
 }
 
 /// Names a TLS object.
@@ -93,8 +149,17 @@ static STREAMS: LruHashMap<Key, Stream> = LruHashMap::with_max_entries(32768, 0)
 static DESCRIPTORS: LruHashMap<u64, Key> = LruHashMap::with_max_entries(16384, 0);
 
 const NOWHERE: Address = Address { local: [0; 4], remote: [0; 4], local_port: 0, remote_port: 0, netns: 0 };
-static NO_CALL: Thread =
-    Thread { object: 0, buffer: 0, arguments: [0; 2], operation: 0, out: 0, last: 0, time: 0, wrote: 0, length: 0 };
+const NO_CALL: Call = Call { object: 0, buffer: 0, arguments: [0; 2], operation: 0, out: 0, time: 0 };
+static IDLE: Thread = Thread {
+    calls: [NO_CALL; DEPTH as usize],
+    depth: 0,
+    pad: 0,
+    start: 0,
+    last: 0,
+    time: 0,
+    wrote: 0,
+    length: 0,
+};
 /// Too large for the stack.
 static EMPTY: Stream = Stream {
     generation: 0,
@@ -126,15 +191,20 @@ pub fn thread(id: u64) -> Option<*mut Thread> {
 /// The same, made when it is not there.
 #[inline(always)]
 pub fn make_thread(id: u64) -> Option<*mut Thread> {
-    if let Some(t) = THREADS.get_ptr_mut(id) {
+    let start = current().start;
+    if let Some(t) = THREADS.get_ptr_mut(id)
+        && unsafe { (*t).start } == start
+    {
         return Some(t);
     }
-    let _ = THREADS.insert(id, &NO_CALL, 0);
-    let t = THREADS.get_ptr_mut(id);
-    if t.is_none() {
+    let _ = THREADS.insert(id, &IDLE, 0);
+    let Some(t) = THREADS.get_ptr_mut(id) else {
         count(counter::NO_STORAGE, 1);
-    }
-    t
+        return None;
+    };
+    // SAFETY: an entry of the map.
+    unsafe { (*t).start = start };
+    Some(t)
 }
 
 #[inline(always)]

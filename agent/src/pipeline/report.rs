@@ -37,7 +37,7 @@ pub(super) fn exchange(shared: &Shared, connection: &mut Connection, exchange: &
     }
     Counters::add(&shared.counters.exchanges, 1);
     let client = exchange.client.unwrap_or(Side::A);
-    let exchange_id = exchange_id(connection, exchange, client);
+    let exchange_id = exchange_id(connection, exchange, client, matches!(source, Source::Library(..)));
     let (name, scheme, tls) = match source {
         Source::Edge => ("edge", "http", None),
         Source::Library(_, tls) => ("openssl", "https", Some(tls)),
@@ -184,7 +184,7 @@ fn process_of(shared: &Shared, end: &Endpoint) -> Arc<process::Process> {
 
 /// Equal at both ends of an exchange, also on two hosts without address translation between them: the
 /// addresses and the sequence number of its first byte.
-fn exchange_id(connection: &Connection, exchange: &Exchange, client: Side) -> String {
+fn exchange_id(connection: &Connection, exchange: &Exchange, client: Side, tls: bool) -> String {
     let (from, offset) = match (&exchange.request, &exchange.response) {
         (Some(m), _) => (client, m.offset),
         (None, Some(m)) => (ends::other(client), m.offset),
@@ -202,6 +202,7 @@ fn exchange_id(connection: &Connection, exchange: &Exchange, client: Side) -> St
         &octets(s),
         &s.port().to_be_bytes(),
         &seq.to_be_bytes(),
-        &[u8::from(from == client)],
+        // Inside a tunnel both begin with the connection.
+        &[u8::from(from == client) | u8::from(tls) << 1],
     ])
 }
