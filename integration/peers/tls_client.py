@@ -66,7 +66,8 @@ class Urllib:
         self.request, self.opener = request, request.build_opener(request.HTTPSHandler(context=context()))
 
     def ask(self, method, path, body):
-        made = self.request.Request(f"https://{HOST}:{PORT}{path}", data=body, method=method)
+        fields = {"Content-Type": "application/octet-stream"} if body else {}
+        made = self.request.Request(f"https://{HOST}:{PORT}{path}", data=body, headers=fields, method=method)
         with self.opener.open(made) as answer:
             return summary(answer.status, answer.read())
 

@@ -1,7 +1,8 @@
 -- Makes wrk send so many requests and no more, each with a path of its own: wrk -s wrk_count.lua … -- PREFIX FILE COUNT
 -- One thread (-t1): each thread of wrk has its own state.
 local prefix, file, count
-local allowed, sent, answered = 0, 0, 0
+-- One less: wrk looks at a first request before it sends any.
+local allowed, sent, answered = 0, -1, 0
 
 function init(arguments)
   prefix, file, count = arguments[1], arguments[2], tonumber(arguments[3])

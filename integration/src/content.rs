@@ -17,6 +17,20 @@ pub fn body(seed: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
+/// `len` bytes of numbered lines, for what must be text.
+#[must_use]
+pub fn text(seed: u64, len: usize) -> Vec<u8> {
+    let mut text = String::with_capacity(len + 32);
+    for n in 0.. {
+        if text.len() >= len {
+            break;
+        }
+        let _ = writeln!(text, "line {n} of {seed}");
+    }
+    text.truncate(len);
+    text.into_bytes()
+}
+
 /// The next number of a xorshift64* sequence; `state` is never zero.
 pub fn random(state: &mut u64) -> u64 {
     *state ^= *state >> 12;

@@ -178,7 +178,7 @@ impl Tapstack {
         });
         match ready {
             Ok(ready) => this.ready = ready,
-            Err(error) => bail!("tapstack: {error:#}\n{}", this.log()),
+            Err(error) => bail!("tapstack: {error:#}\n{}", this.said()),
         }
         Ok(this)
     }
@@ -193,6 +193,11 @@ impl Tapstack {
     #[must_use]
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// The same for a failing test: without the lines about objects that the test itself has viewed.
+    fn said(&self) -> String {
+        self.log().split_inclusive('\n').filter(|line| !line.contains("Object viewed.")).collect()
     }
 
     /// Its process id.
@@ -380,12 +385,12 @@ impl Tapstack {
         self.gateway = None;
         sys::signal(running.pid(), signal)?;
         let (status, took) = program::timed(|| running.ended(Duration::from_secs(30)));
-        let status = status.with_context(|| format!("{}\n{}", threads(running.pid()), self.log()))?;
+        let status = status.with_context(|| format!("{}\n{}", threads(running.pid()), self.said()))?;
         if signal == libc::SIGKILL {
             return Ok(took);
         }
-        ensure!(status.success(), "at its stop: {status}\n{}", self.log());
-        ensure!(took < STOP, "the stop took {took:?}\n{}", self.log());
+        ensure!(status.success(), "at its stop: {status}\n{}", self.said());
+        ensure!(took < STOP, "the stop took {took:?}\n{}", self.said());
         Ok(took)
     }
 }
@@ -408,8 +413,8 @@ impl Tapstack {
         })?;
         let detached = begun.elapsed();
         let status = running.ended(Duration::from_secs(90)).with_context(|| threads(pid))?;
-        ensure!(status.success(), "at its stop: {status}\n{}", self.log());
-        ensure!(detached < STOP, "detached after {detached:?}\n{}", self.log());
+        ensure!(status.success(), "at its stop: {status}\n{}", self.said());
+        ensure!(detached < STOP, "detached after {detached:?}\n{}", self.said());
         Ok((detached, begun.elapsed()))
     }
 }

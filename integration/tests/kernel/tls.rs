@@ -80,12 +80,14 @@ impl Wanted {
         self.owned(record, object.header("response", "X-Pid"))?;
         let (connection, tls) = (&object.0["connection"], &object.0["tls"]);
         ensure!(connection["source"] == "openssl", "source: {connection}");
-        ensure!(connection["from_start"] != self.older, "from_start: {connection}");
         let binding = tls["binding"].as_str().unwrap_or_default();
         if self.unbound && record.end() == "client" {
             ensure!(binding == "none", "bound, but how? {tls}");
+            let known = |side: &str| connection[side].as_str().is_some_and(|address| !address.is_empty());
+            ensure!(!known("local") && !known("remote"), "addresses of a socket that is not known: {connection}");
             return Ok(());
         }
+        ensure!(connection["from_start"] != self.older, "from_start: {connection}");
         ensure!(["handshake", "record", "descriptor"].contains(&binding), "not bound: {tls}");
         for side in ["local", "remote"] {
             ensure!(connection[side].as_str().is_some_and(|at| at.contains("127.0.0.1:")), "addresses: {connection}");

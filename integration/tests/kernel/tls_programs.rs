@@ -69,7 +69,7 @@ fn programs() -> Result<()> {
     checks.done()
 }
 
-/// One request by `openssl s_client`, with further options.
+/// One request by `openssl s_client`, with further options. The body is text: `s_server` calls all files that.
 pub(crate) fn s_client(
     mut command: std::process::Command,
     server: &Server,
@@ -104,7 +104,7 @@ fn openssl() -> Result<()> {
         for version in versions {
             for len in [0_usize, 700, 40_000] {
                 let name = format!("{}{version}-{len}", server.name);
-                let body = content::body(len as u64, len);
+                let body = content::text(len as u64, len);
                 std::fs::write(folder.join(&name), &body)?;
                 std::fs::write(site.folder().join(&name), &body)?;
                 let path = format!("/tls/openssl/{name}");

@@ -64,7 +64,7 @@ fn releases() -> Result<()> {
                 for (to, target, answers) in
                     [("own", server, Owner(loader, Some(server.pid()))), ("nginx", &nginx, Owner("nginx", None))]
                 {
-                    let (name, body) = (format!("{release}-{to}{option}-{len}"), content::body(500 + len as u64, len));
+                    let (name, body) = (format!("{release}-{to}{option}-{len}"), content::text(500 + len as u64, len));
                     std::fs::write(folder.join(&name), &body)?;
                     std::fs::write(site.folder().join(&name), &body)?;
                     let path = format!("/tls/trees/{name}");

@@ -45,7 +45,7 @@ fn suites() -> Result<()> {
     }
     std::fs::create_dir_all(site.folder().join("tls/suites"))?;
     for name in NEW {
-        let (path, body) = (format!("/tls/suites/{name}"), content::body(111, 30_000));
+        let (path, body) = (format!("/tls/suites/{name}"), content::text(111, 30_000));
         std::fs::write(site.folder().join(&path[1..]), &body)?;
         let options = ["-tls1_3", "-ciphersuites", name, "-cipher", "ALL:@SECLEVEL=0"];
         let wanted = s_client(program::command("openssl"), &own, &path, &options, &body).context(name)?;
