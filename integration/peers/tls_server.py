@@ -8,6 +8,8 @@ GET: the file of FOLDER that the path's last part names. POST, PUT: the body com
 the answer. Each answer says which process made it (`X-Pid`).
 """
 
+import ctypes
+import signal
 import asyncio
 import os
 import socket
@@ -80,6 +82,8 @@ def prefork(listener):
     made = context()
     for _ in range(3):
         if os.fork() == 0:
+            # PR_SET_PDEATHSIG, SIGKILL: the test ends the parent only.
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)
             while True:
                 connection, peer = listener.accept()
                 try:
