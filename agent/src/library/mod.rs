@@ -11,6 +11,7 @@ mod overlay;
 mod plan;
 mod registry;
 mod roots;
+mod search;
 mod sideband;
 mod watch;
 

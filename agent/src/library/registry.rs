@@ -25,6 +25,9 @@ const MAX_SPOTS: usize = 32;
 /// A target that could not be probed is tried again when it is come across after this time.
 const TRY_AGAIN: Duration = Duration::from_secs(30);
 
+/// Looking at one file for so long is worth a note.
+const HANGS: Duration = Duration::from_secs(5);
+
 /// How a target stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -78,15 +81,43 @@ pub struct Status {
 
 /// Status, shared with whoever asks.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Shared(Arc<Mutex<Status>>);
+pub(super) struct Shared {
+    status: Arc<Mutex<Status>>,
+    /// What is being looked at, and since when: a foreign file system may not answer.
+    at: Arc<Mutex<Option<(Instant, PathBuf)>>>,
+}
+
+/// While it lives, its path is being looked at.
+pub(super) struct Looking(Shared);
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        *self.0.at.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
 
 impl Shared {
     pub(super) fn get(&self) -> Status {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let at = self.at.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((since, path)) = at.as_ref()
+            && since.elapsed() > HANGS
+        {
+            let (path, since) = (path.display(), since.elapsed().as_secs());
+            status
+                .notes
+                .push(format!("The search has waited for {path} for {since} s: its file system does not answer."));
+        }
+        status
+    }
+
+    pub(super) fn looking(&self, path: &Path) -> Looking {
+        *self.at.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), path.to_owned()));
+        Looking(self.clone())
     }
 
     pub(super) fn change(&self, change: impl FnOnce(&mut Status)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Adds a note, once.
@@ -220,6 +251,7 @@ impl Registry {
 
     /// A file that is not known, or not as it is now.
     fn look(&mut self, place: Place, sight: &Sight<'_>) -> Verdict {
+        let _looking = self.shared.looking(sight.path);
         let seen_as = place.id();
         let (place, note) = if place.on_overlay().unwrap_or(false) {
             let process = sight.pid.map_or_else(|| "/proc/self".into(), |pid| format!("/proc/{pid}"));

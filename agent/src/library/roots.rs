@@ -6,6 +6,7 @@
 //! A container's folders are read as the container sees them: links end at its root, and none leads out of it.
 
 use std::collections::HashSet;
+use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd};
@@ -14,7 +15,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::file::{FileId, Place, Within, open_within};
-use crate::process;
+use crate::process::{self, proc};
 
 /// Names of libraries that are looked for in folders begin so.
 const NAMES: [&str; 1] = ["libssl.so"];
@@ -42,6 +43,8 @@ const MAX_LIBRARIES: usize = 256;
 /// Of `ld.so.conf` and what it includes.
 const MAX_CONFIG_FILES: usize = 64;
 const MAX_CONFIG: u64 = 64 << 10;
+/// More of a mount table is not read.
+const MAX_TABLE: usize = 16 << 20;
 /// Entries of one folder that are looked at.
 const MAX_ENTRIES: usize = 65_536;
 
@@ -63,10 +66,38 @@ pub(super) struct Folder {
     pub(super) path: PathBuf,
 }
 
-/// Root of a live process, told apart from others.
+/// Root of a live process, told apart from others. Its file system is not asked: it may not answer.
 pub(super) fn id_of(pid: u32) -> io::Result<FileId> {
-    let metadata = fs::metadata(format!("/proc/{pid}/root"))?;
-    Ok(FileId { dev: metadata.dev(), ino: metadata.ino() })
+    let name = CString::new(format!("/proc/{pid}/root"))?;
+    // SAFETY: all zeros is a valid value; the kernel fills it in.
+    let mut facts: libc::statx = unsafe { std::mem::zeroed() };
+    let flags = libc::AT_STATX_DONT_SYNC | libc::AT_NO_AUTOMOUNT;
+    // SAFETY: a NUL-ended name and a structure of the right type.
+    if unsafe { libc::statx(libc::AT_FDCWD, name.as_ptr(), flags, libc::STATX_INO, &raw mut facts) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(FileId { dev: libc::makedev(facts.stx_dev_major, facts.stx_dev_minor), ino: facts.stx_ino })
+}
+
+/// Whether a device is a FUSE file system in a process's mount table. Anybody may mount one, and its server may
+/// leave each question unanswered, for good: such files are not looked at.
+pub(super) fn may_hang(pid: u32, device: (u32, u32)) -> bool {
+    // Other devices than those without a number of their own have no server.
+    device.0 == 0
+        && proc::read(pid, "mountinfo", MAX_TABLE).is_ok_and(|table| {
+            kind_of(&table, device).is_some_and(|kind| kind == b"fuse" || kind.starts_with(b"fuse."))
+        })
+}
+
+/// Type of a file system in a table of `proc_pid_mountinfo(5)`.
+fn kind_of(table: &[u8], device: (u32, u32)) -> Option<&[u8]> {
+    let device = format!("{}:{}", device.0, device.1);
+    table.split(|byte| *byte == b'\n').find_map(|line| {
+        let mut fields = line.split(|byte| *byte == b' ');
+        (fields.nth(2)? == device.as_bytes()).then_some(())?;
+        fields.find(|field| *field == b"-")?;
+        fields.next()
+    })
 }
 
 /// The host's root as it can be reached from here: our own, or that of process 1 where we run in a mount
@@ -226,6 +257,23 @@ mod tests {
 
     fn paths(folders: &[Folder]) -> Vec<&str> {
         folders.iter().map(|folder| folder.path.to_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn file_systems_with_a_server_are_told_by_the_mount_table() {
+        let table = b"30 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw\n\
+            31 30 0:44 / /home/a/mnt rw - fuse.sshfs a:/ rw,user_id=1000\n\
+            32 30 0:45 / /mnt rw - overlay overlay rw\n33 30 0:46\n\n";
+        assert_eq!(kind_of(table, (0, 44)), Some(&b"fuse.sshfs"[..]));
+        assert_eq!(kind_of(table, (8, 1)), Some(&b"ext4"[..]));
+        assert_eq!(kind_of(table, (0, 46)), None);
+        assert_eq!(kind_of(table, (0, 4)), None);
+    }
+
+    #[test]
+    fn roots_are_told_apart_as_by_stat() {
+        assert_eq!(id_of(std::process::id()).unwrap(), Root::open(Path::new("/")).unwrap().id());
+        assert!(id_of(0).is_err());
     }
 
     #[test]

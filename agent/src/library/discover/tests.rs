@@ -1,16 +1,17 @@
 //! The thread at work on this machine: real processes, real mappings, probes that run a program of nothing.
 //!
-//! The planner knows a file by its first bytes after a copy of a small library's, so no test touches what others
-//! have on this machine.
+//! The planner knows a test's files by what they end with, so no test touches what others have on this machine.
 
 use std::ffi::CString;
 use std::io::{Read as _, Write as _};
+use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt as _;
-
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 use super::super::registry::{Found, State};
-use super::super::{ElfError, Point};
+use super::super::{ElfError, Options, Point, mappings, plan};
 use super::*;
 
 /// What the test's libraries end with; the loader does not mind.
@@ -490,12 +491,12 @@ fn what_discovery_costs() {
     let program = || uprobe::nothing().unwrap();
     let all = [Program::Call, Program::Result, Program::Mark, Program::Descriptor, Program::Free];
     let programs = all.into_iter().map(|name| (name, program())).collect();
-    let options = super::super::Options { return_probes: true };
+    let options = Options { return_probes: true };
     let spent = Arc::new(std::sync::Mutex::new((0, Duration::ZERO)));
     let counted = Arc::clone(&spent);
     let plan: Planner = Arc::new(move |file| {
         let begun = Instant::now();
-        let plan = super::super::plan(file, options);
+        let plan = plan(file, options);
         let mut spent = counted.lock().unwrap();
         *spent = (spent.0 + 1, spent.1 + begun.elapsed());
         plan
@@ -524,4 +525,40 @@ fn what_discovery_costs() {
     println!("stop: {:?}", begun.elapsed());
     drop(python.stdin.take());
     python.wait().unwrap();
+}
+
+/// What it costs others and us that programs are started: `cargo test --release -p agent --lib -- --ignored
+/// --nocapture what_mapping_records_cost`.
+#[test]
+#[ignore = "a measurement"]
+fn what_mapping_records_cost() {
+    const STARTS: u32 = 2000;
+    let start = || {
+        let begun = Instant::now();
+        for _ in 0..STARTS {
+            assert!(Command::new("/bin/true").status().unwrap().success());
+        }
+        begun.elapsed() / STARTS
+    };
+    let ours = || {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+        let thread = tasks
+            .map(|task| task.path())
+            .find(|task| std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name == "libraries\n"));
+        // Nanoseconds on a CPU: the first field.
+        let spent = std::fs::read_to_string(thread.unwrap().join("schedstat")).unwrap();
+        Duration::from_nanos(spent.split(' ').next().unwrap().parse().unwrap())
+    };
+    for _ in 0..3 {
+        let without = start();
+        let libraries = Libraries::start(HashMap::new(), Settings::new(planner("nothing has this", 0)));
+        wait(&libraries, "the scan is done", |status| status.scans == 1);
+        let before = ours();
+        let with = start();
+        println!(
+            "a start of /bin/true: {without:?} without, {with:?} with; ours {:?} each",
+            (ours() - before) / STARTS
+        );
+        libraries.stop();
+    }
 }
