@@ -272,6 +272,12 @@ impl Registry {
             target.add(spot);
             return Verdict::Target(id);
         }
+        if let Some(twin) = self.twin(id, stamp, note.is_some())
+            && let Some(target) = self.targets.get_mut(&twin)
+        {
+            target.add(spot);
+            return Verdict::Target(twin);
+        }
         if id != seen_as && self.known(id, stamp) == Some(Verdict::Nothing) {
             return Verdict::Nothing;
         }
@@ -294,6 +300,15 @@ impl Registry {
         };
         self.remember(id, stamp, verdict);
         verdict
+    }
+
+    /// The target that is the same inode as a file, where an overlay hides that from one of them: overlays keep the
+    /// inode's number, size, and time of change to the nanosecond. Two targets would count each call twice.
+    fn twin(&self, id: FileId, stamp: Stamp, hidden: bool) -> Option<FileId> {
+        let same = |other: &FileId, target: &Target| {
+            *other != id && other.ino == id.ino && target.stamp == stamp && (hidden || target.found.note.is_some())
+        };
+        self.targets.iter().find(|(other, target)| same(other, target)).map(|(other, _)| *other)
     }
 
     /// The target that was come across as this file, in this root.

@@ -209,10 +209,10 @@ impl Work {
         }
         let busy = !drained.mappings.is_empty();
         for (pid, mapping) in drained.mappings {
-            let what = (mapping.device, mapping.ino, mapping.generation, &mapping.path);
-            if pid != self.own_pid && self.recent.insert(self.hasher.hash_one(what)) {
-                // A process that is gone already leaves nothing to open.
-                let _ = self.consider(pid, &mapping);
+            let what = self.hasher.hash_one((mapping.device, mapping.ino, mapping.generation, &mapping.path));
+            // A process that is gone already may leave nothing to open: the next one's mapping is tried again.
+            if pid != self.own_pid && !self.recent.contains(&what) && self.consider(pid, &mapping).is_ok() {
+                self.recent.insert(what);
             }
         }
         busy

@@ -10,7 +10,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use super::super::registry::{Found, State};
+use super::super::registry::{Found, Sight, State};
+use super::super::roots::Root;
 use super::super::{ElfError, Options, Point, mappings, plan};
 use super::*;
 
@@ -437,6 +438,37 @@ fn three_containers_of_one_image_have_one_target_and_a_changed_file_its_own() {
     assert_eq!(attached(&status).len(), 1, "{status:#?}");
 }
 
+/// Where layers cannot be reached, the overlay's own file is probed: still one target for one inode.
+#[test]
+fn an_overlay_that_cannot_be_seen_through_makes_no_second_target() {
+    let Some(mut setting) = setting_in("hidden", Path::new(APART)) else { return };
+    let image = setting.path("image");
+    let path = setting.library("image/opt/private/libwhatever.so");
+    let inside = Path::new("/opt/private/libwhatever.so");
+    let shared = Shared::default();
+    let mut registry =
+        Registry::new(planner(&setting.mark, 1), std::mem::take(&mut setting.programs), 10, shared.clone());
+    let mut see = |path: &Path, pid: Option<u32>| {
+        let root = Root::open(&pid.map_or("/".into(), |pid| PathBuf::from(format!("/proc/{pid}/root")))).unwrap();
+        let place = root.place(path).unwrap();
+        let sight = Sight { pid, root: root.id(), path, name: &|| "a root".into(), hosts: &Vec::new };
+        registry.see(place, &sight, None);
+        shared.get()
+    };
+    let base = setting.folder.path();
+    let Some(first) = Loader::start_in(Some(Container::new(base, &image, "a"))) else { return };
+    let second = Loader::start_in(Some(Container::new(base, &image, "b"))).unwrap();
+    let status = see(inside, Some(first.0.id()));
+    assert_eq!(attached(&status).len(), 1);
+    assert!(status.targets[0].note.as_ref().unwrap().contains("can be reached from here"), "{status:#?}");
+    assert_eq!(see(inside, Some(second.0.id())).targets.len(), 1, "another container");
+    assert_eq!(see(&path, None).targets.len(), 1, "the layer itself");
+    // A file that is really another has its own.
+    let other = setting.path("other");
+    std::fs::copy(&path, &other).unwrap();
+    assert_eq!(see(&other, None).targets.len(), 2);
+}
+
 #[test]
 fn folders_of_a_new_container_are_read_and_watched() {
     let Some(mut setting) = setting_in("container folders", Path::new(APART)) else { return };
@@ -521,6 +553,14 @@ fn what_discovery_costs() {
         );
     }
     let begun = Instant::now();
+    if let Ok(mut node) = Command::new("node").args(["-e", "setTimeout(() => {}, 3000)"]).spawn() {
+        let is_node = |found: &Found| found.path.ends_with("node");
+        wait(&libraries, "node", |status| status.targets.iter().any(is_node));
+        println!("node was probed {:?} after its start", begun.elapsed());
+        node.kill().unwrap();
+        node.wait().unwrap();
+    }
+    let begun = Instant::now();
     libraries.stop();
     println!("stop: {:?}", begun.elapsed());
     drop(python.stdin.take());
@@ -557,7 +597,7 @@ fn what_mapping_records_cost() {
         let with = start();
         println!(
             "a start of /bin/true: {without:?} without, {with:?} with; ours {:?} each",
-            (ours() - before) / STARTS
+            ours().saturating_sub(before) / STARTS
         );
         libraries.stop();
     }
