@@ -10,7 +10,7 @@
 
 use std::ffi::CString;
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, PipeWriter, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -68,8 +68,10 @@ pub fn leave(probes: Vec<Attached>) -> bool {
         return true;
     }
     match hand_over(&mut kept) {
-        Ok(child) => {
+        Ok((child, go)) => {
+            // While the child still has them, so that nothing is waited for here.
             drop(probes);
+            drop(go);
             let reap = move || {
                 // SAFETY: the child is ours, and nobody else waits for it. Its end has no further meaning.
                 unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
@@ -86,10 +88,12 @@ pub fn leave(probes: Vec<Attached>) -> bool {
     }
 }
 
-/// Makes a child that has these descriptors, has closed all others, and is about to end.
-fn hand_over(kept: &mut Vec<RawFd>) -> io::Result<libc::pid_t> {
-    let (mut ready, told) = io::pipe()?;
-    kept.push(told.as_raw_fd());
+/// Makes a child that has these descriptors, has closed all others, and ends when what is returned with it is
+/// dropped.
+fn hand_over(kept: &mut Vec<RawFd>) -> io::Result<(libc::pid_t, PipeWriter)> {
+    let (mut ready, tell) = io::pipe()?;
+    let (wait, go) = io::pipe()?;
+    kept.extend([tell.as_raw_fd(), wait.as_raw_fd()]);
     kept.sort_unstable();
     // SAFETY: the child of a process with threads may only do what is safe in a signal handler: it makes bare
     // system calls and reads a list that is there already.
@@ -99,14 +103,14 @@ fn hand_over(kept: &mut Vec<RawFd>) -> io::Result<libc::pid_t> {
     }
     if child == 0 {
         // SAFETY: as said.
-        unsafe { end_with(kept, told.as_raw_fd()) };
+        unsafe { end_with(kept, tell.as_raw_fd(), wait.as_raw_fd()) };
     }
-    drop(told);
+    drop((tell, wait));
     let mut polled = libc::pollfd { fd: ready.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     // SAFETY: one valid entry.
     unsafe { libc::poll(&raw mut polled, 1, PATIENCE.as_millis() as libc::c_int) };
     if polled.revents & libc::POLLIN != 0 && ready.read(&mut [0])? == 1 {
-        return Ok(child);
+        return Ok((child, go));
     }
     // SAFETY: the child is ours and not waited for yet.
     unsafe {
@@ -120,7 +124,7 @@ fn hand_over(kept: &mut Vec<RawFd>) -> io::Result<libc::pid_t> {
 ///
 /// # Safety
 /// To be called in a fresh child only: it does not return.
-unsafe fn end_with(kept: &[RawFd], told: RawFd) -> ! {
+unsafe fn end_with(kept: &[RawFd], tell: RawFd, wait: RawFd) -> ! {
     let close = |first: RawFd, last: RawFd| {
         // SAFETY: the descriptors are the child's own copies, and it uses none of them.
         first > last || unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == 0
@@ -132,10 +136,12 @@ unsafe fn end_with(kept: &[RawFd], told: RawFd) -> ! {
         first = fd + 1;
     }
     closed &= close(first, RawFd::MAX);
-    // SAFETY: a byte of our own.
+    let mut byte = [0u8; 1];
+    // SAFETY: a byte of our own. The other end of `wait` is the parent's alone, so its end is an end of this, too.
     unsafe {
         if closed {
-            libc::write(told, c"+".as_ptr().cast(), 1);
+            libc::write(tell, byte.as_ptr().cast(), 1);
+            libc::read(wait, byte.as_mut_ptr().cast(), 1);
         }
         libc::_exit(0);
     }
