@@ -3,6 +3,7 @@
 //! In: mapping records, changes of folders, processes. Out: files, to `registry`. Nothing here is shared with
 //! another thread but the status and the event that says to end.
 
+use std::cell::RefCell;
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
@@ -60,7 +61,7 @@ struct Known {
 #[derive(Debug)]
 struct Scan {
     pids: std::vec::IntoIter<u32>,
-    distinct: HashSet<((u32, u32), u64)>,
+    distinct: HashSet<mappings::Of>,
     begun: Instant,
     processes: usize,
     /// Let go when it ends, unless it meets them.
@@ -363,6 +364,7 @@ impl Work {
         let Some(mut scan) = self.scan.take() else { return };
         let until = Instant::now() + SLICE;
         let mut buffer = std::mem::take(&mut self.buffer);
+        let distinct = RefCell::new(std::mem::take(&mut scan.distinct));
         while Instant::now() < until {
             let Some(pid) = scan.pids.next() else {
                 self.buffer = buffer;
@@ -371,18 +373,20 @@ impl Work {
             if let Ok(root) = roots::id_of(pid) {
                 self.meet(root, pid);
             }
+            if distinct.borrow().len() >= MAX_DISTINCT {
+                distinct.borrow_mut().clear();
+            }
+            let wanted = |file| distinct.borrow_mut().insert(file);
             // Processes that end meanwhile, and those that may not be looked at, are passed over.
-            let _ = mappings::of_process(pid, &mut buffer, |mapping| {
-                if scan.distinct.len() >= MAX_DISTINCT {
-                    scan.distinct.clear();
-                }
+            let _ = mappings::of_process(pid, &mut buffer, wanted, |mapping| {
                 let file = (mapping.device, mapping.ino);
-                if scan.distinct.insert(file) && self.consider(pid, &mapping.seen_by(pid)).is_err() {
+                if self.consider(pid, &mapping.seen_by(pid)).is_err() {
                     // Perhaps another process lets it be opened.
-                    scan.distinct.remove(&file);
+                    distinct.borrow_mut().remove(&file);
                 }
             });
         }
+        scan.distinct = distinct.into_inner();
         self.buffer = buffer;
         self.scan = Some(scan);
     }

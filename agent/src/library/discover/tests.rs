@@ -22,11 +22,16 @@ const MARK: &str = "a library of the discovery tests, ";
 fn small_library() -> Option<PathBuf> {
     let mut found = None;
     let mut buffer = Vec::new();
-    mappings::of_process(std::process::id(), &mut buffer, |mapping| {
-        if mapping.path.to_string_lossy().contains("libgcc_s") {
-            found = Some(mapping.path);
-        }
-    })
+    mappings::of_process(
+        std::process::id(),
+        &mut buffer,
+        |_| true,
+        |mapping| {
+            if mapping.path.to_string_lossy().contains("libgcc_s") {
+                found = Some(mapping.path);
+            }
+        },
+    )
     .ok()?;
     found
 }
