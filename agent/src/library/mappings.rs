@@ -151,7 +151,7 @@ impl Query {
 
     fn ask(&mut self, table: &File) -> io::Result<()> {
         // _IOWR('f', 17, struct procmap_query)
-        const PROCMAP_QUERY: u64 = 3 << 30 | (size_of::<Query>() as u64) << 16 | (b'f' as u64) << 8 | 17;
+        const PROCMAP_QUERY: u64 = 3 << 30 | (size_of::<Query>() as u64) << 16 | (b'f' as u64) << 8 | 0x11;
         self.size = size_of::<Self>() as u64;
         // SAFETY: the structure says its size, and the room for the name, when there is one, is as long as it says.
         let done = unsafe { libc::ioctl(table.as_raw_fd(), PROCMAP_QUERY as libc::Ioctl, &raw mut *self) };
