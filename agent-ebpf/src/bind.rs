@@ -7,10 +7,12 @@
 //! Only segments that leave while a process holds the socket's lock count: then the current thread is the sender.
 //! Record lengths that speak twice in a row for another object take a binding back.
 
+use core::ffi::c_void;
+
 use agent_ebpf::{counter, evidence, kind};
 use aya_ebpf::{
     bindings::__sk_buff,
-    helpers::generated::{bpf_ktime_get_ns, bpf_skb_load_bytes},
+    helpers::generated::{bpf_ktime_get_ns, bpf_loop, bpf_skb_load_bytes},
 };
 
 use crate::{
@@ -85,17 +87,27 @@ pub fn begin(b: &mut Binding) {
     b.told = 0;
 }
 
-/// The socket has closed: the next handshake of its object is for another one.
+/// The socket has closed: how much its object has moved is said, and its next handshake is for another socket.
 #[inline(always)]
 pub unsafe fn close(b: &Binding, cookie: u64) {
+    let key = Key::new(b.pid, b.object);
     if b.evidence != evidence::NONE as u8
-        && let Some(o) = stream::stream(Key::new(b.pid, b.object))
+        && let Some(o) = stream::stream(key)
     {
         unsafe {
             if (*o).cookie == cookie {
+                stream::report(kind::FREE, key, &*o);
                 (*o).flags |= stream::FREED;
             }
         }
+    }
+}
+
+/// Looks for the object again when it has forgotten the socket.
+#[inline(always)]
+pub fn refresh(s: &mut Socket) {
+    if s.binding.evidence != evidence::NONE as u8 && !holds(s) {
+        begin(&mut s.binding);
     }
 }
 
@@ -113,6 +125,14 @@ unsafe fn take(s: &mut Socket, pid: u32, object: u64, why: u32) {
     unsafe {
         if !stream::join(&mut *o, why, s.cookie, &s.address) {
             return;
+        }
+        if s.binding.evidence != evidence::NONE as u8 && (s.binding.object != object || s.binding.pid != pid) {
+            let before = Key::new(s.binding.pid, s.binding.object);
+            if let Some(o) = stream::stream(before)
+                && (*o).cookie == s.cookie
+            {
+                stream::part(before, &mut *o);
+            }
         }
     }
     s.binding.object = object;
@@ -163,6 +183,7 @@ fn holds(s: &Socket) -> bool {
 #[inline(always)]
 unsafe fn data(s: &mut Socket, pid: u32, t: &Thread, len: u32) {
     if t.wrote == 0 || !fits(len, t.length) {
+        s.binding.against = 0;
         return;
     }
     unsafe {
@@ -174,11 +195,18 @@ unsafe fn data(s: &mut Socket, pid: u32, t: &Thread, len: u32) {
                 take(s, pid, t.wrote, evidence::RECORD);
             }
         } else {
-            // The thread's last write was to another object. Where the socket's own object has written as much, this
-            // says nothing.
+            // The thread's last write was to another object. Where that has its own socket, or the socket's own
+            // object has written as much, this says nothing.
+            if let Some(o) = stream::stream(Key::new(pid, t.wrote))
+                && (*o).cookie != 0
+            {
+                s.binding.against = 0;
+                return;
+            }
             let key = Key::new(s.binding.pid, s.binding.object);
             if let Some(o) = stream::stream(key) {
                 if (*o).cookie == s.cookie && fits(len, (*o).wrote) {
+                    s.binding.against = 0;
                     return;
                 }
                 s.binding.against += 1;
@@ -195,6 +223,59 @@ unsafe fn data(s: &mut Socket, pid: u32, t: &Thread, len: u32) {
     }
 }
 
+/// What the loop over a segment's records reads. It changes nothing in it (what changes is in the socket's storage),
+/// so the verifier is done after one round.
+#[repr(C)]
+struct Walk {
+    skb: *mut __sk_buff,
+    socket: *mut Socket,
+    /// The sender's, when the sender is known and has used a library.
+    thread: *mut Thread,
+    now: u64,
+    pid: u32,
+    /// Of the segment: sequence number, offset in the packet, length.
+    seq: u32,
+    at: u32,
+    len: u32,
+}
+
+extern "C" fn record(_: u32, walk: *mut Walk) -> i64 {
+    // SAFETY: the loop hands over the pointer that seek() gave it.
+    unsafe {
+        let w = &*walk;
+        let s = &mut *w.socket;
+        let at = s.binding.next.wrapping_sub(w.seq);
+        if at >= w.len {
+            return 1;
+        }
+        let mut head = [0u8; 8];
+        if bpf_skb_load_bytes(w.skb.cast(), w.at + at, head.as_mut_ptr().cast(), 5) != 0 {
+            return 1;
+        }
+        let len = (head[3] as u32) << 8 | head[4] as u32;
+        if head[1] != 3 || head[0] < 0x14 || head[0] > 0x17 || len > LONGEST {
+            // Not at a head.
+            s.binding.begun = 0;
+            return 1;
+        }
+        s.binding.next = s.binding.next.wrapping_add(5 + len);
+        if head[0] == 0x17 {
+            if s.binding.looked < LOOKED {
+                s.binding.looked += 1;
+                if s.binding.looked == LOOKED && s.binding.evidence == evidence::NONE as u8 {
+                    count(counter::SEARCH_ENDED, 1);
+                }
+            }
+            if !w.thread.is_null() {
+                data(s, w.pid, &*w.thread, len);
+            }
+        } else if head[0] != 0x15 && !w.thread.is_null() {
+            handshake(s, w.pid, &*w.thread, w.now);
+        }
+        0
+    }
+}
+
 /// Looks at the records of a segment that leaves a socket with TLS.
 ///
 /// # Safety
@@ -202,68 +283,36 @@ unsafe fn data(s: &mut Socket, pid: u32, t: &Thread, len: u32) {
 #[inline(always)]
 pub unsafe fn seek(skb: *mut __sk_buff, sk: *mut aya_ebpf::bindings::bpf_sock, s: &mut Socket, g: &Segment) {
     unsafe {
-        let mut at = 0u32;
-        if s.binding.begun != 0 {
-            at = s.binding.next.wrapping_sub(g.seq);
-            if (at as i32) < 0 {
-                // Sent again; or the heads were lost track of, then they begin with a segment sooner or later.
-                at = 0;
-            } else if at >= g.len {
-                return;
-            }
+        let ahead = s.binding.next.wrapping_sub(g.seq);
+        if s.binding.begun == 0 || (ahead as i32) < 0 {
+            // The first; or sent again; or the heads were lost track of, then they begin with a segment sooner or
+            // later.
+            s.binding.begun = 1;
+            s.binding.next = g.seq;
+        } else if ahead >= g.len {
+            return;
         }
         let tcp = tcp_sock(sk);
         if tcp == 0 {
             return;
         }
-        let locked = locked_by_user(tcp);
         let task = current();
         let id = (task.pid as u64) << 32 | task.thread as u64;
-        let t = if locked { stream::thread(id) } else { None };
-        let t = match t {
-            Some(t) if (*t).start == task.start => Some(t),
-            _ => None,
-        };
-        let now = bpf_ktime_get_ns();
-        let mut i = 0;
-        while i < RECORDS {
-            let mut head = [0u8; 8];
-            if bpf_skb_load_bytes(skb.cast(), g.at + at, head.as_mut_ptr().cast(), 5) != 0 {
-                break;
-            }
-            let len = (head[3] as u32) << 8 | head[4] as u32;
-            if head[1] != 3 || head[0] < 0x14 || head[0] > 0x17 || len > LONGEST {
-                // Not at a head.
-                s.binding.begun = 0;
-                return tell(s);
-            }
-            if head[0] == 0x17 {
-                if s.binding.looked < LOOKED {
-                    s.binding.looked += 1;
-                    if s.binding.looked == LOOKED && s.binding.evidence == evidence::NONE as u8 {
-                        count(counter::SEARCH_ENDED, 1);
-                    }
-                }
-                if let Some(t) = t {
-                    data(s, task.pid, &*t, len);
-                }
-            } else if head[0] != 0x15
-                && let Some(t) = t
-            {
-                handshake(s, task.pid, &*t, now);
-            }
-            at += 5 + len;
-            if at >= g.len {
-                break;
-            }
-            i += 1;
+        let locked = locked_by_user(tcp);
+        let mut thread = core::ptr::null_mut();
+        if locked
+            && let Some(t) = stream::thread(id)
+            && (*t).start == task.start
+        {
+            thread = t;
         }
-        s.binding.begun = 1;
-        s.binding.next = g.seq.wrapping_add(at);
-        if s.binding.evidence == evidence::NONE as u8
+        let mut walk =
+            Walk { skb, socket: s, thread, now: bpf_ktime_get_ns(), pid: task.pid, seq: g.seq, at: g.at, len: g.len };
+        bpf_loop(RECORDS, record as *mut c_void, (&raw mut walk).cast(), 0);
+        if locked
+            && s.binding.evidence == evidence::NONE as u8
             && let Some(key) = stream::described(s.cookie)
             && key.pid == task.pid
-            && locked
         {
             take(s, key.pid, key.object, evidence::DESCRIPTOR);
         }

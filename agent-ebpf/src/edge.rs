@@ -1,7 +1,7 @@
 //! The two programs at the root of cgroup v2: every TCP segment with payload, where it leaves or reaches its
 //! socket. They never change or drop anything.
 
-use agent_ebpf::{Address, Data, Header, counter, direction, flag, kind, protocol};
+use agent_ebpf::{Address, Data, Header, counter, direction, flag, kind, protocol, stop};
 use aya_ebpf::{
     bindings::__sk_buff,
     helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_skb_load_bytes, bpf_tcp_sock},
@@ -15,7 +15,7 @@ use crate::{
     kernel::{NET_INUM, SOCK_NET, count, locked_by_user, member, tcp_sock},
     packet::{Segment, segment},
     shape::{LOOK, judge},
-    socket::{Socket, adopt, learn, settings, stopped, storage},
+    socket::{Socket, adopt, learn, settings, stopped, storage, tunnel},
 };
 
 /// `BPF_TCP_LISTEN`
@@ -126,13 +126,14 @@ unsafe fn look(skb: *mut __sk_buff, s: &mut Socket, g: &Segment, direction: u8) 
         s.head_len = have;
         s.head_direction = direction;
         if fresh && at == 0 && g.seq != s.base[direction as usize & 1] {
-            // Not the first bytes: those met the listener, or this segment has overtaken them. User space
-            // has the whole stream and judges.
+            // Not the first bytes: those met the listener, or this segment has overtaken them. They are judged
+            // when they come, or the answer is; user space puts them in order.
             s.head_len = 0;
-            s.protocol = protocol::HTTP1;
             return true;
         }
-        let v = judge(&s.head, have);
+        // Through memory: the verifier would follow each of the judge's paths to the end of the program.
+        core::ptr::write_volatile(&raw mut s.verdict, judge(&s.head, have));
+        let v = core::ptr::read_volatile(&raw const s.verdict);
         if v == protocol::OTHER {
             s.head_len = 0;
             s.tries += 1;
@@ -147,8 +148,10 @@ unsafe fn look(skb: *mut __sk_buff, s: &mut Socket, g: &Segment, direction: u8) 
             return false;
         }
         s.protocol = v;
-        if v == protocol::HTTP1 && s.head[0] == b'C' && s.head[3] == b'N' && s.head[7] == b' ' {
-            s.tunnel = 1;
+        let connect = s.head[0] == b'C' && s.head[3] == b'N' && s.head[7] == b' ';
+        let proxied = (s.head[0] == b'P' && s.head[3] == b'X') || s.head[0] == b'\r';
+        if v == protocol::HTTP1 && (connect || proxied) {
+            s.tunnel = tunnel::MAYBE;
         }
         true
     }
@@ -172,11 +175,7 @@ const NO_RECORD: u8 = 0;
 unsafe fn record(skb: *mut __sk_buff, g: &Segment) -> u8 {
     let mut b = [0u8; 8];
     let failed = unsafe { bpf_skb_load_bytes(skb.cast(), g.at, b.as_mut_ptr().cast(), 5) };
-    if failed == 0 && b[0] >= 0x14 && b[0] <= 0x17 && b[1] == 3 && b[2] <= 4 && b[3] <= 0x48 {
-        b[0]
-    } else {
-        NO_RECORD
-    }
+    if failed == 0 && b[0] >= 0x14 && b[0] <= 0x17 && b[1] == 3 && b[2] <= 4 && b[3] <= 0x48 { b[0] } else { NO_RECORD }
 }
 
 #[inline(always)]
@@ -236,25 +235,37 @@ unsafe fn edge(skb: *mut __sk_buff, direction: u8) {
             }
         }
         let Some(settings) = settings() else { return };
-        if stopped(s, settings) {
-            s.protocol = protocol::OTHER;
-            return;
+        match stopped(s, settings) {
+            stop::ALL => {
+                s.protocol = protocol::OTHER;
+                return;
+            }
+            stop::TUNNEL if s.protocol != protocol::TLS => s.tunnel = tunnel::ONLY,
+            _ => {}
         }
         if s.protocol == protocol::UNKNOWN && !look(skb, s, &g, direction) {
             return;
         }
-        if s.tunnel != 0 && s.protocol == protocol::HTTP1 && hello(skb, &g) {
-            s.tunnel = 0;
-            s.protocol = protocol::TLS;
-            bind::begin(&mut s.binding);
+        if s.tunnel != tunnel::NO && s.protocol == protocol::HTTP1 {
+            if hello(skb, &g) {
+                s.tunnel = tunnel::NO;
+                s.protocol = protocol::TLS;
+                bind::begin(&mut s.binding);
+            } else if s.tunnel == tunnel::ONLY {
+                return;
+            }
         }
         let mut todo = g.len;
         let mut kind = kind::DATA;
         let mut flags = s.flags & (flag::FRESH | flag::ACCEPTED);
         match s.protocol {
             protocol::TLS => {
-                if direction == direction::OUT && !bind::settled(&s.binding) {
-                    bind::seek(skb, sk, s, &g);
+                if direction == direction::OUT {
+                    if !bind::settled(&s.binding) {
+                        bind::seek(skb, sk, s, &g);
+                    } else if s.segments[0] & 63 == 1 {
+                        bind::refresh(s);
+                    }
                 }
                 let have = s.handshake[d];
                 if have >= HANDSHAKE {

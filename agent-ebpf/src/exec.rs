@@ -1,4 +1,4 @@
-//! Programs being started: the names of processes that may be gone when somebody asks.
+//! Programs being started: the names of processes that may be gone when somebody asks. And threads that end.
 
 use core::ffi::c_void;
 
@@ -14,10 +14,11 @@ use aya_ebpf::{
 
 use crate::{
     kernel::{
-        BINPRM_INTERP, MM_ARG_END, MM_ARG_START, TASK_LEADER, TASK_MM, TASK_PARENT, TASK_START, TASK_TGID, count,
-        member,
+        BINPRM_INTERP, MM_ARG_END, MM_ARG_START, TASK_LEADER, TASK_MM, TASK_PARENT, TASK_PID, TASK_START, TASK_TGID,
+        count, member,
     },
     socket::{CONTROL, NO_WAKEUP},
+    stream,
 };
 
 /// `name`: whether the file name is read. That needs a helper which a locked-down kernel refuses; then the
@@ -87,5 +88,17 @@ pub fn exec(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sched_process_exec")]
 pub fn exec_no_name(ctx: BtfTracePointContext) -> i32 {
     unsafe { started(&ctx, false) };
+    0
+}
+
+/// `tp_btf/sched_process_exit(task)`: what is known of a thread goes with it.
+#[btf_tracepoint(function = "sched_process_exit")]
+pub fn exit(ctx: BtfTracePointContext) -> i32 {
+    let task: *const c_void = ctx.arg(0);
+    let task = task as u64;
+    unsafe {
+        let (pid, thread): (u32, u32) = (member(task, &TASK_TGID), member(task, &TASK_PID));
+        stream::forget_thread((pid as u64) << 32 | thread as u64);
+    }
     0
 }

@@ -299,6 +299,16 @@ pub struct Settings {
     pub pad: u32,
 }
 
+/// What user space asks for by an entry of map `STOPS`.
+pub mod stop {
+    /// Nothing.
+    pub const NONE: u32 = 0;
+    /// Nothing more of this connection is wanted.
+    pub const ALL: u32 = 1;
+    /// Only TLS that begins in it: it has become a tunnel.
+    pub const TUNNEL: u32 = 2;
+}
+
 /// Index of each counter in the per-CPU array `COUNTERS`.
 pub mod counter {
     /// Data records handed over.

@@ -3,9 +3,10 @@
 
 use core::{ffi::c_void, mem::MaybeUninit, ptr};
 
-use agent_ebpf::{Header, Library, counter, direction, flag, kind, protocol, role};
+use agent_ebpf::{Header, Library, counter, direction, flag, kind, protocol, role, stop};
 use aya_ebpf::{
     EbpfContext as _,
+    bindings::pt_regs,
     helpers::generated::{
         bpf_get_attach_cookie, bpf_get_current_pid_tgid, bpf_get_current_task_btf, bpf_ktime_get_ns, bpf_loop,
         bpf_probe_read_kernel, bpf_probe_read_user,
@@ -45,8 +46,16 @@ unsafe fn call(ctx: &ProbeContext) -> Option<()> {
             return None;
         }
         let cookie = bpf_get_attach_cookie(ctx.as_ptr());
-        let t = &mut *stream::make_thread(id)?;
         let object: u64 = ctx.arg(0)?;
+        let key = Key::new((id >> 32) as u32, object);
+        let Some(t) = stream::make_thread(id) else {
+            // Its result will be nobody's.
+            if let Some(s) = stream::stream(key) {
+                stream::tear(&mut *s);
+            }
+            return None;
+        };
+        let t = &mut *t;
         let mut length: u64 = ctx.arg(2)?;
         if cookie & role::INT != 0 {
             // The upper half of the register is not the caller's.
@@ -57,21 +66,39 @@ unsafe fn call(ctx: &ProbeContext) -> Option<()> {
         let arguments = [ctx.arg(3)?, ctx.arg(4)?];
         let buffer: u64 = ctx.arg(1)?;
         let time = bpf_ktime_get_ns();
-        let c = t.begin(object, operation);
+        let stack = stack(ctx.regs);
+        let (c, gone) = stream::begin(t, object, operation, stack);
         c.object = object;
         c.buffer = buffer;
         c.arguments = arguments;
         c.operation = operation;
         c.out = (cookie >> role::OUT & 7) as u32;
         c.time = time;
+        c.stack = stack;
         t.last = object;
         t.time = time;
         if cookie & role::OPERATION == role::WRITE {
             t.wrote = object;
             t.length = length;
         }
+        if gone != 0
+            && let Some(s) = stream::stream(Key::new(key.pid, gone))
+        {
+            stream::tear(&mut *s);
+        }
         Some(())
     }
+}
+
+/// The stack pointer.
+#[inline(always)]
+unsafe fn stack(registers: *const pt_regs) -> u64 {
+    #[cfg(bpf_target_arch = "x86_64")]
+    // SAFETY: the context's own registers.
+    return unsafe { (*registers).rsp };
+    #[cfg(bpf_target_arch = "aarch64")]
+    // SAFETY: as above.
+    return unsafe { (*registers).sp };
 }
 
 /// It ends.
@@ -90,11 +117,18 @@ unsafe fn result(ctx: &RetProbeContext) -> Option<()> {
             return None;
         }
         let cookie = bpf_get_attach_cookie(ctx.as_ptr());
+        if cookie & role::OPERATION == 0 {
+            // Only a test whether return probes are safe.
+            return None;
+        }
         let Some(t) = stream::thread(id) else {
             count(counter::CALLS_UNKNOWN, 1);
             return None;
         };
-        let t = (&mut *t).end((cookie & role::OPERATION) as u32)?;
+        let Some(t) = stream::end(&mut *t, (cookie & role::OPERATION) as u32, stack(ctx.regs)) else {
+            // A second result of one call, where there are two places for it.
+            return None;
+        };
         let value: u64 = ctx.ret();
         if value as i32 <= 0 {
             // To be tried again, or an error: nothing has moved.
@@ -107,6 +141,9 @@ unsafe fn result(ctx: &RetProbeContext) -> Option<()> {
             let out = if t.out == 4 { t.arguments[1] } else { t.arguments[0] };
             if bpf_probe_read_user((&raw mut n).cast(), 8, out as *const c_void) != 0 {
                 count(counter::LOAD_FAILED, 1);
+                if let Some(s) = stream::stream(Key::new(pid, t.object)) {
+                    stream::tear(&mut *s);
+                }
                 return None;
             }
             n
@@ -161,7 +198,8 @@ unsafe fn look(s: &mut Stream, direction: u8, offset: u64, from: u64, len: u64) 
             return true;
         }
         let v = judge(&s.head, have);
-        if v == protocol::OTHER {
+        // TLS inside TLS has an object of its own.
+        if v == protocol::OTHER || v == protocol::TLS {
             s.head_len = 0;
             s.tries += 1;
             if fresh || s.tries > TRIES {
@@ -186,7 +224,7 @@ unsafe fn moved(key: Key, s: &mut Stream, direction: u8, offset: u64, from: u64,
             return;
         }
         let Some(settings) = settings() else { return };
-        if s.cookie != 0 && stopping(&mut s.stop_generation, s.cookie, settings) {
+        if s.cookie != 0 && stopping(&mut s.stop_generation, s.cookie, settings) == stop::ALL {
             s.protocol = protocol::OTHER;
             return;
         }
@@ -373,6 +411,9 @@ unsafe fn free(ctx: &ProbeContext) -> Option<()> {
         if s.flags & FREED == 0 && s.offset[0] | s.offset[1] != 0 {
             s.flags |= FREED;
             stream::report(kind::FREE, key, s);
+            if s.cookie == 0 {
+                stream::forget(key);
+            }
         }
         Some(())
     }

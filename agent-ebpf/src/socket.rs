@@ -2,7 +2,7 @@
 
 use core::ptr;
 
-use agent_ebpf::{Address, Connection, Header, Settings, counter, flag, kind};
+use agent_ebpf::{Address, Connection, Header, Settings, counter, flag, kind, stop};
 use aya_ebpf::{
     bindings::BPF_SK_STORAGE_GET_F_CREATE,
     btf_maps::SkStorage,
@@ -51,9 +51,19 @@ pub struct Socket {
     pub cookie: u64,
     /// The TLS object behind it.
     pub binding: Binding,
-    /// Begins with a CONNECT request: TLS may follow in it.
+    /// `tunnel::MAYBE`: begins with a CONNECT request or a PROXY head, TLS may follow. `tunnel::ONLY`: it is of
+    /// interest only for that.
     pub tunnel: u32,
-    pub pad: u32,
+    /// The last judgement.
+    pub verdict: u8,
+    pub pad: [u8; 3],
+}
+
+/// Values of [`Socket::tunnel`].
+pub mod tunnel {
+    pub const NO: u32 = 0;
+    pub const MAYBE: u32 = 1;
+    pub const ONLY: u32 = 2;
 }
 
 #[btf_map]
@@ -90,22 +100,22 @@ pub fn settings() -> Option<&'static Settings> {
     SETTINGS.get(0)
 }
 
-/// Whether user space asked to stop this connection. The map is looked into only after something was added
-/// to it.
+/// What user space asks of this connection: one of [`agent_ebpf::stop`]. The map is looked into only after
+/// something was added to it.
 #[inline(always)]
-pub fn stopped(s: &mut Socket, settings: &Settings) -> bool {
+pub fn stopped(s: &mut Socket, settings: &Settings) -> u32 {
     stopping(&mut s.stop_generation, s.cookie, settings)
 }
 
 /// The same for whatever keeps a `generation` of its own.
 #[inline(always)]
-pub fn stopping(generation: &mut u32, cookie: u64, settings: &Settings) -> bool {
+pub fn stopping(generation: &mut u32, cookie: u64, settings: &Settings) -> u32 {
     if *generation == settings.stop_generation {
-        return false;
+        return stop::NONE;
     }
     *generation = settings.stop_generation;
-    // SAFETY: only whether there is an entry matters.
-    unsafe { STOPS.get(&cookie).is_some() }
+    // SAFETY: copied at once.
+    unsafe { STOPS.get(&cookie).copied() }.unwrap_or(stop::NONE)
 }
 
 /// Fills in what the socket itself says, once; `cookie` gives its cookie.

@@ -3,7 +3,11 @@
 //! Filled by the library's probes, read where segments leave their sockets: there an object meets its socket.
 
 use agent_ebpf::{Address, Header, Object, counter, evidence, flag, kind};
-use aya_ebpf::{helpers::generated::bpf_ktime_get_ns, macros::map, maps::LruHashMap};
+use aya_ebpf::{
+    helpers::generated::bpf_ktime_get_ns,
+    macros::map,
+    maps::{HashMap, LruHashMap},
+};
 
 use crate::{
     kernel::{count, current},
@@ -19,24 +23,27 @@ pub struct Call {
     pub buffer: u64,
     /// Arguments 3 and 4.
     pub arguments: [u64; 2],
-    /// `role::READ`, `role::WRITE`.
+    /// `role::READ`, `role::WRITE`; 0: no call.
     pub operation: u32,
     /// Index of the argument that says where the number of bytes will be stored; 0: it is the result.
     pub out: u32,
     pub time: u64,
+    /// Stack pointer: tells the calls of one thread apart.
+    pub stack: u64,
 }
 
-/// Calls within calls that are kept: TLS inside TLS is one of two objects. A power of two.
-pub const DEPTH: u32 = 4;
+/// Calls of one thread that may be open at a time: TLS inside TLS, coroutines.
+pub const CALLS: usize = 4;
+/// A result lies at most this far above its call on the stack, bytes.
+const FRAME: u64 = 4096;
+/// Stacks are farther apart than this.
+const STACK: u64 = 65536;
 
 /// One thread's calls into the library.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Thread {
-    pub calls: [Call; DEPTH as usize],
-    /// Calls that have begun and not ended. One whose end was not seen stays until its object is used again.
-    pub depth: u32,
-    pub pad: u32,
+    pub calls: [Call; CALLS],
     /// Start of the process: thread ids come again.
     pub start: u64,
     /// The object of the last call, and when that was.
@@ -47,44 +54,57 @@ pub struct Thread {
     pub length: u64,
 }
 
-impl Thread {
-    /// The place of a call that begins.
-    #[inline(always)]
-    pub fn begin(&mut self, object: u64, operation: u32) -> &mut Call {
-        let mut at = if self.depth >= DEPTH { DEPTH - 1 } else { self.depth };
-        let mut i = 0;
-        while i < DEPTH {
-            // An object is used by one call at a time: this one's end was not seen, nor that of any within.
-            let c = &self.calls[i as usize];
-            if i < self.depth && c.object == object && c.operation == operation {
-                at = i;
+/// Where a call that begins is kept, and the call that was there and whose end will not be seen.
+#[inline(always)]
+pub fn begin(t: &mut Thread, object: u64, operation: u32, stack: u64) -> (&mut Call, u64) {
+    let mut place = CALLS;
+    let mut i = 0;
+    while i < CALLS {
+        let c = &t.calls[i];
+        // An object is used by one call at a time, and what lies below the stack's end has returned.
+        if c.operation != 0 && ((c.object == object && c.operation == operation) || stack.wrapping_sub(c.stack) < STACK)
+        {
+            place = i;
+            break;
+        }
+        i += 1;
+    }
+    if place == CALLS {
+        i = 0;
+        while i < CALLS {
+            if t.calls[i].operation == 0 {
+                place = i;
                 break;
             }
             i += 1;
         }
-        self.depth = at + 1;
-        &mut self.calls[(at & (DEPTH - 1)) as usize]
     }
+    let c = &mut t.calls[place & (CALLS - 1)];
+    let gone = if c.operation == 0 { 0 } else { c.object };
+    (c, gone)
+}
 
-    /// The innermost call of this kind, which has ended.
-    #[inline(always)]
-    pub fn end(&mut self, operation: u32) -> Option<&Call> {
-        let mut at = self.depth;
-        let mut i = 0;
-        while i < DEPTH {
-            if at == 0 {
-                return None;
-            }
-            at -= 1;
-            let c = &self.calls[(at & (DEPTH - 1)) as usize];
-            if c.operation == operation {
-                self.depth = at;
-                return Some(c);
-            }
-            i += 1;
+/// The call of this kind that has ended, with the stack pointer as it is now.
+#[inline(always)]
+pub fn end(t: &mut Thread, operation: u32, stack: u64) -> Option<&Call> {
+    let mut place = CALLS;
+    let mut least = FRAME;
+    let mut i = 0;
+    while i < CALLS {
+        let c = &t.calls[i];
+        let above = stack.wrapping_sub(c.stack);
+        if c.operation == operation && above < least {
+            least = above;
+            place = i;
         }
-        None
+        i += 1;
     }
+    if place == CALLS {
+        return None;
+    }
+    let c = &mut t.calls[place & (CALLS - 1)];
+    c.operation = 0;
+    Some(c)
 }
 
 /// Names a TLS object.
@@ -140,8 +160,10 @@ pub struct Stream {
     pub pad: u32,
 }
 
+/// Threads that have used a library, until they end. Not one that forgets by itself: bytes of a call that was
+/// forgotten would be missing without a trace.
 #[map]
-static THREADS: LruHashMap<u64, Thread> = LruHashMap::with_max_entries(32768, 0);
+static THREADS: HashMap<u64, Thread> = HashMap::with_max_entries(32768, 0);
 #[map]
 static STREAMS: LruHashMap<Key, Stream> = LruHashMap::with_max_entries(32768, 0);
 /// Sockets whose descriptor was given to an object.
@@ -149,17 +171,8 @@ static STREAMS: LruHashMap<Key, Stream> = LruHashMap::with_max_entries(32768, 0)
 static DESCRIPTORS: LruHashMap<u64, Key> = LruHashMap::with_max_entries(16384, 0);
 
 const NOWHERE: Address = Address { local: [0; 4], remote: [0; 4], local_port: 0, remote_port: 0, netns: 0 };
-const NO_CALL: Call = Call { object: 0, buffer: 0, arguments: [0; 2], operation: 0, out: 0, time: 0 };
-static IDLE: Thread = Thread {
-    calls: [NO_CALL; DEPTH as usize],
-    depth: 0,
-    pad: 0,
-    start: 0,
-    last: 0,
-    time: 0,
-    wrote: 0,
-    length: 0,
-};
+const NO_CALL: Call = Call { object: 0, buffer: 0, arguments: [0; 2], operation: 0, out: 0, time: 0, stack: 0 };
+static IDLE: Thread = Thread { calls: [NO_CALL; CALLS], start: 0, last: 0, time: 0, wrote: 0, length: 0 };
 /// Too large for the stack.
 static EMPTY: Stream = Stream {
     generation: 0,
@@ -205,6 +218,31 @@ pub fn make_thread(id: u64) -> Option<*mut Thread> {
     // SAFETY: an entry of the map.
     unsafe { (*t).start = start };
     Some(t)
+}
+
+/// The thread has ended.
+#[inline(always)]
+pub fn forget_thread(id: u64) {
+    let _ = THREADS.remove(id);
+}
+
+/// The object is gone, and nothing was known of its socket.
+#[inline(always)]
+pub fn forget(key: Key) {
+    let _ = STREAMS.remove(key);
+}
+
+/// What the object has moved from here on does not follow what it moved before: some calls were not seen.
+#[inline(always)]
+pub fn tear(s: &mut Stream) {
+    s.generation = unsafe { bpf_ktime_get_ns() };
+    s.offset = [0; 2];
+    s.lost = [0; 2];
+    s.run = [0; 2];
+    s.head_len = 0;
+    s.protocol = 0;
+    s.tries = 0;
+    s.flags &= !FRESH;
 }
 
 #[inline(always)]
@@ -300,13 +338,11 @@ pub unsafe fn report(kind: u8, key: Key, s: &Stream) -> bool {
 /// A socket is the object's: later records carry it. False when the evidence is not enough.
 #[inline(always)]
 pub unsafe fn join(s: &mut Stream, evidence: u32, cookie: u64, address: &Address) -> bool {
-    if s.cookie != 0 && s.cookie != cookie {
-        // Another socket. A handshake before any plaintext, or after the object was freed, begins a new object at
-        // the same address; else what is known stays.
-        if evidence != evidence::HANDSHAKE || (s.flags & FREED == 0 && s.offset[0] | s.offset[1] != 0) {
-            return false;
-        }
+    if evidence == evidence::HANDSHAKE && s.flags & FREED != 0 {
         renew(s);
+    } else if s.cookie != 0 && s.cookie != cookie {
+        // It has another socket: what is known stays.
+        return false;
     }
     if evidence == evidence::HANDSHAKE && s.offset[0] | s.offset[1] == 0 {
         s.flags |= FRESH;

@@ -106,8 +106,8 @@ fn main() {
     };
     let client = Observed {
         process: &process,
-        local: ([192, 0, 2, 1], 40000).into(),
-        remote: ([198, 51, 100, 7], 8080).into(),
+        local: Some(([192, 0, 2, 1], 40000).into()),
+        remote: Some(([198, 51, 100, 7], 8080).into()),
         end: End::Client,
         direction: Direction::EgressExternal,
         connection_id: "0123456789abcdefghij",

@@ -58,10 +58,10 @@ pub struct Context<'a> {
 pub struct Observed<'a> {
     /// The observed process.
     pub process: &'a Process,
-    /// Address of the observed end.
-    pub local: SocketAddr,
+    /// Address of the observed end, when its socket is known.
+    pub local: Option<SocketAddr>,
     /// Address of the other end.
-    pub remote: SocketAddr,
+    pub remote: Option<SocketAddr>,
     /// Which end of the connection was observed.
     pub end: End,
     /// Direction, seen from the observed process.
@@ -278,7 +278,11 @@ impl Prepared<'_> {
         };
         let request_id = transaction::id::id(&[observed.connection_id.as_bytes(), &self.number.to_le_bytes()]);
         let host = address::without_port(common.authority());
-        let endpoint = if host.is_empty() { Cow::Owned(observed.remote.ip().to_string()) } else { host.into() };
+        let endpoint = if host.is_empty() {
+            Cow::Owned(observed.remote.map(|a| a.ip().to_string()).unwrap_or_default())
+        } else {
+            host.into()
+        };
         common.seal(seal::Observed {
             metadata: &Metadata {
                 process_id: process.pid.to_string().as_str(),
@@ -300,8 +304,8 @@ impl Prepared<'_> {
             process,
             shown: &shown.written,
             connection: &Connection {
-                local: address::socket(observed.local).as_str(),
-                remote: &address::socket(observed.remote),
+                local: observed.local.map(address::socket).unwrap_or_default().as_str(),
+                remote: &observed.remote.map(address::socket).unwrap_or_default(),
                 source: context.source,
                 from_start: context.from_start,
                 exchange: self.number,

@@ -94,7 +94,9 @@ pub struct Endpoint {
 pub struct Library {
     /// One of [`agent_ebpf::evidence`].
     pub evidence: u32,
-    /// HTTP/1 was read in its plaintext.
+    /// Its plaintext was read.
+    pub read: bool,
+    /// There was HTTP/1 in it.
     pub http1: bool,
 }
 
@@ -186,9 +188,14 @@ impl Connection {
 
     /// The end at `side`, made when it is not there yet.
     pub fn end(&mut self, side: Side, cookie: u64, boot_id: &str) -> &mut Endpoint {
+        let address = self.address;
         self.ends[index(side)].get_or_insert_with(|| Endpoint {
             cookie,
-            id: transaction::id::id(&[boot_id.as_bytes(), &cookie.to_le_bytes()]),
+            id: match cookie {
+                // No socket: the addresses are made of the stream's name.
+                0 => transaction::id::id(&[boot_id.as_bytes(), format!("{address:?}").as_bytes()]),
+                _ => transaction::id::id(&[boot_id.as_bytes(), &cookie.to_le_bytes()]),
+            },
             pid: 0,
             start_ns: None,
             parent: None,

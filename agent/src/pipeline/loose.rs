@@ -79,8 +79,9 @@ impl Loose {
 
     fn hold(&mut self, l: &Library, payload: &[u8], on: &mut impl FnMut(&[u8])) {
         let name = (l.owner, l.object, l.generation);
-        if !self.streams.contains_key(&name) && self.streams.len() >= STREAMS {
-            self.forget(self.now_ns.saturating_sub(PATIENCE_NS), on);
+        if self.streams.len() >= STREAMS && !self.streams.contains_key(&name) {
+            // No room to wait.
+            return on(&library_bytes(&Library { address: alone(name), ..*l }, payload));
         }
         let now_ns = self.now_ns;
         let stream = self.streams.entry(name).or_insert_with(|| Stream { first_ns: now_ns, ..Stream::default() });
@@ -105,11 +106,20 @@ impl Loose {
             }
             return on(bytes);
         }
-        if o.header.kind == kind::FREE && self.streams.contains_key(&name) {
+        if o.header.kind == kind::FREE {
             self.let_go(name, on);
             self.streams.remove(&name);
             on(&object_bytes(&Object { address: alone(name), ..*o }));
         }
+    }
+
+    /// The record that ends a stream without a socket of which nothing more was heard.
+    fn ended((pid, object, generation): Name, time: u64) -> Vec<u8> {
+        let address = alone((pid, object, generation));
+        let mut o = Object { owner: pid, object, generation, address, ..Object::default() };
+        o.header.kind = kind::FREE;
+        o.header.time = time;
+        object_bytes(&o)
     }
 
     /// The stream's socket is known: what waits goes to it.
@@ -118,11 +128,7 @@ impl Loose {
         self.bytes -= stream.bytes;
         if stream.alone {
             // What came so far stays without one.
-            let (pid, object, generation) = name;
-            let mut o = Object { owner: pid, object, generation, address: alone(name), ..Object::default() };
-            o.header.kind = kind::FREE;
-            o.header.time = stream.last_ns;
-            on(&object_bytes(&o));
+            on(&Self::ended(name, stream.last_ns));
         }
         for record in stream.waiting {
             if let Some(Record::Library(l, payload)) = Record::parse(&record) {
@@ -165,6 +171,7 @@ impl Loose {
         for name in idle {
             self.let_go(name, on);
             self.streams.remove(&name);
+            on(&Self::ended(name, before));
         }
     }
 

@@ -28,7 +28,7 @@ const NAPS: [(u32, Duration); 3] =
 /// Rounds without a record (about 300 ms) after which memory of the last burst is given back.
 const QUIET: u32 = 100;
 
-/// Ends of connections that wait until the data before them have been taken: until the data ring was found empty in a
+/// Ends of connections, and what became of TLS objects, that wait until the data before them have been taken: until the data ring was found empty in a
 /// later round (a record that is still being written hides those behind it), or as much was taken as it holds.
 struct Ends {
     waiting: VecDeque<(u64, u64, Vec<u8>)>,
@@ -76,7 +76,7 @@ pub(super) struct Reader {
     workers: Pool,
     shared: Arc<Shared>,
     recorder: Option<Recording>,
-    stopping: mpsc::Receiver<u64>,
+    stopping: mpsc::Receiver<(u64, u32)>,
 }
 
 /// A recording under way, and the processes that it already tells of.
@@ -114,7 +114,7 @@ impl Reader {
         workers: Pool,
         shared: Arc<Shared>,
         recorder: Option<Recorder>,
-        stopping: mpsc::Receiver<u64>,
+        stopping: mpsc::Receiver<(u64, u32)>,
     ) -> Self {
         let recorder = recorder.map(|recorder| Recording { recorder, known: HashSet::new(), failed: false });
         Reader { ring_bytes, kernel, workers, shared, recorder, stopping }
@@ -150,7 +150,7 @@ impl Reader {
                 Some(Record::Connection(c)) if matches!(c.header.kind, kind::CLOSE | kind::END) => {
                     ends.push(bytes);
                 }
-                Some(Record::Object(o)) if o.header.kind != kind::BIND => ends.push(bytes),
+                Some(Record::Object(_)) => ends.push(bytes),
                 Some(record) => hand_on(&record, bytes),
                 None => Counters::add(unreadable, 1),
             });
@@ -169,7 +169,7 @@ impl Reader {
                 }
             }
             workers.flush();
-            let cookies: Vec<u64> = stopping.try_iter().take(1024).collect();
+            let cookies: Vec<(u64, u32)> = stopping.try_iter().take(1024).collect();
             if !cookies.is_empty()
                 && let Err(error) = kernel.stop(&cookies)
             {
@@ -179,8 +179,8 @@ impl Reader {
                 counted = Instant::now();
                 shared.host.follow_clock();
                 Self::count(kernel, shared);
-                workers.tick(super::worker::now());
             }
+            workers.tick(super::worker::now());
             if control + data > 0 {
                 idle = 0;
             } else {

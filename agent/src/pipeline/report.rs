@@ -25,7 +25,15 @@ pub(super) enum Source<'a> {
     /// At the socket's edge, in cleartext: it holds for both ends.
     Edge,
     /// In the TLS library of the process at one end, which saw it alone.
-    Library(Side, &'a Tls),
+    Library {
+        /// Which end.
+        side: Side,
+        tls: &'a Tls,
+        /// Seen since the handshake.
+        fresh: bool,
+        /// Names the object's streams on this host.
+        stream: [u64; 2],
+    },
 }
 
 /// Makes a transaction of an exchange for each end that is here.
@@ -37,16 +45,16 @@ pub(super) fn exchange(shared: &Shared, connection: &mut Connection, exchange: &
     }
     Counters::add(&shared.counters.exchanges, 1);
     let client = exchange.client.unwrap_or(Side::A);
-    let exchange_id = exchange_id(connection, exchange, client, matches!(source, Source::Library(..)));
-    let (name, scheme, tls) = match source {
-        Source::Edge => ("edge", "http", None),
-        Source::Library(_, tls) => ("openssl", "https", Some(tls)),
+    let exchange_id = exchange_id(connection, exchange, client, source);
+    let (name, scheme, tls, from_start) = match source {
+        Source::Edge => ("edge", "http", None, connection.fresh),
+        Source::Library { tls, fresh, .. } => ("openssl", "https", Some(tls), fresh),
     };
     let context = Context {
         host_name: &shared.host.name,
         server: connection.address[ends::index(ends::other(client))],
         exchange_id: &exchange_id,
-        from_start: connection.fresh,
+        from_start,
         source: name,
         tls,
         scheme,
@@ -61,7 +69,7 @@ pub(super) fn exchange(shared: &Shared, connection: &mut Connection, exchange: &
         Err(Unkept::Level) => None,
     };
     for side in [Side::A, Side::B] {
-        if matches!(source, Source::Library(at, _) if at != side) {
+        if matches!(source, Source::Library { side: at, .. } if at != side) {
             continue;
         }
         let (local, remote) =
@@ -73,9 +81,10 @@ pub(super) fn exchange(shared: &Shared, connection: &mut Connection, exchange: &
         let role = if side == client { End::Client } else { End::Server };
         let sealed = prepared.keep(&Observed {
             process: &process.facts,
-            local,
-            remote,
+            local: (!connection.loose).then_some(local),
+            remote: (!connection.loose).then_some(remote),
             end: role,
+            // Where nothing is known of the peer, it is taken for the farther one.
             direction: direction_of(role, remote.ip(), &shared.host.addresses),
             connection_id: &end.id,
             container_name: "",
@@ -105,7 +114,8 @@ pub(super) fn connection(shared: &Shared, connection: &mut Connection, side: Sid
     let (source, destination) = if accepted { (remote, local) } else { (local, remote) };
     let process = process_of(shared, end);
     let is_tls = protocol == protocol::TLS;
-    if is_tls && end.library.is_none() && !end.unread_counted && (last || end.part > 0) {
+    let read = end.library.is_some_and(|l| l.read);
+    if is_tls && !read && !end.unread_counted && (last || end.part > 0) {
         end.unread_counted = true;
         shared.counters.unread(&process.facts.exe);
     }
@@ -144,10 +154,10 @@ pub(super) fn connection(shared: &Shared, connection: &mut Connection, side: Sid
         tls_version: tls.version.clone(),
         tls_cipher: tls.cipher.clone(),
         tls_error: tls.error.clone(),
-        tls_plaintext: match end.library {
+        tls_plaintext: match read {
             _ if !is_tls => String::new(),
-            Some(_) => "openssl".into(),
-            None => "none".into(),
+            true => "openssl".into(),
+            false => "none".into(),
         },
     };
     end.part += 1;
@@ -183,14 +193,31 @@ fn process_of(shared: &Shared, end: &Endpoint) -> Arc<process::Process> {
 }
 
 /// Equal at both ends of an exchange, also on two hosts without address translation between them: the
-/// addresses and the sequence number of its first byte.
-fn exchange_id(connection: &Connection, exchange: &Exchange, client: Side, tls: bool) -> String {
+/// addresses and the sequence number of its first byte, inside TLS its offset in the plaintext. Where that was not
+/// seen from its start, its offset is not the other end's, and the two ends are not linked.
+fn exchange_id(connection: &Connection, exchange: &Exchange, client: Side, source: Source<'_>) -> String {
     let (from, offset) = match (&exchange.request, &exchange.response) {
         (Some(m), _) => (client, m.offset),
         (None, Some(m)) => (ends::other(client), m.offset),
         (None, None) => (client, 0),
     };
-    let seq = connection.base[ends::index(from)].unwrap_or(0).wrapping_add(offset as u32);
+    let base = connection.base[ends::index(from)];
+    let is_response = u8::from(from == client);
+    let tls = match source {
+        Source::Edge => 0,
+        Source::Library { fresh: true, .. } if base.is_some() => 2,
+        Source::Library { side, stream, .. } => {
+            let end = connection.ends[ends::index(side)].as_ref().map_or("", |e| &e.id);
+            return transaction::id::id(&[
+                end.as_bytes(),
+                &stream[0].to_be_bytes(),
+                &stream[1].to_be_bytes(),
+                &offset.to_be_bytes(),
+                &[is_response],
+            ]);
+        }
+    };
+    let seq = base.unwrap_or(0).wrapping_add(offset as u32);
     let octets = |a: SocketAddr| match a.ip() {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
         IpAddr::V6(v6) => v6.octets(),
@@ -203,6 +230,6 @@ fn exchange_id(connection: &Connection, exchange: &Exchange, client: Side, tls: 
         &s.port().to_be_bytes(),
         &seq.to_be_bytes(),
         // Inside a tunnel both begin with the connection.
-        &[u8::from(from == client) | u8::from(tls) << 1],
+        &[is_response | tls],
     ])
 }

@@ -163,6 +163,10 @@ impl Tracked {
             return;
         }
         let from = if r.header.direction == direction::OUT { side } else { ends::other(side) };
+        if self.connection.base[ends::index(from)] == Some(r.seq) {
+            // The very first bytes, overtaken by others that were taken for HTTP.
+            self.http = None;
+        }
         // In a tunnel TLS begins later than the connection.
         let base = match self.connection.base[ends::index(from)] {
             Some(base) if self.http.is_none() && !self.done => base,
@@ -197,26 +201,31 @@ impl Tracked {
             return;
         }
         let place = &mut self.plaintext[ends::index(side)];
-        if place.as_ref().is_some_and(|p| !p.is_of(r)) {
+        if place.as_ref().is_some_and(|p| !p.is_of(r.object, r.generation)) {
             // Another object on this socket: what the first one left unfinished is handed on.
             if let Some(mut old) = place.take() {
-                old.close(r.header.time, out);
+                old.close(r.header.time, &shared.counters, out);
             }
         }
         let plaintext = place.get_or_insert_with(|| Box::new(Plaintext::new(r, shared.limits, &shared.budget)));
         plaintext.data(side, r, bytes, &shared.counters, out);
     }
 
+    /// What the TLS library of the process at `side` sees.
+    pub(super) fn plaintext(&mut self, side: Side) -> Option<&mut Plaintext> {
+        self.plaintext[ends::index(side)].as_deref_mut()
+    }
+
     /// The TLS library's streams at `side` have ended.
-    pub(super) fn library_ends(&mut self, side: Side, ns: u64, out: &mut Vec<Output>) {
-        if let Some(mut plaintext) = self.plaintext[ends::index(side)].take() {
-            plaintext.close(ns, out);
+    pub(super) fn library_ends(&mut self, side: Side, ns: u64, counters: &Counters, out: &mut Vec<Output>) {
+        if let Some(plaintext) = self.plaintext(side) {
+            plaintext.close(ns, counters, out);
         }
     }
 
     /// No more of the TLS library's bytes at `side` are wanted.
     pub(super) fn library_abandon(&mut self, side: Side) {
-        if let Some(plaintext) = &mut self.plaintext[ends::index(side)] {
+        if let Some(plaintext) = self.plaintext(side) {
             plaintext.abandon();
         }
     }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use agent_ebpf::{Address, Connection as Report, Data, Library, Object, direction, flag, kind, protocol};
+use agent_ebpf::{Address, Connection as Report, Data, Library, Object, direction, flag, kind, protocol, stop};
 
 use super::{
     Counters, Shared,
@@ -51,7 +51,7 @@ struct Lane {
 }
 
 impl Pool {
-    pub(super) fn start(shared: &Arc<Shared>, count: usize, stops: &mpsc::Sender<u64>) -> io::Result<Pool> {
+    pub(super) fn start(shared: &Arc<Shared>, count: usize, stops: &mpsc::Sender<(u64, u32)>) -> io::Result<Pool> {
         let mut lanes = Vec::with_capacity(count);
         for n in 0..count {
             let (queue, batches) = mpsc::sync_channel(QUEUE);
@@ -140,7 +140,7 @@ type Due = Reverse<(u64, Key, u64, bool)>;
 /// One worker's state. Also used without a thread, to replay recordings.
 pub(super) struct Worker {
     shared: Arc<Shared>,
-    stops: Option<mpsc::Sender<u64>>,
+    stops: Option<mpsc::Sender<(u64, u32)>>,
     connections: HashMap<Key, Vec<Tracked>>,
     count: usize,
     serial: u64,
@@ -160,7 +160,7 @@ pub(super) fn now() -> u64 {
 }
 
 impl Worker {
-    pub(super) fn new(shared: Arc<Shared>, stops: Option<mpsc::Sender<u64>>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, stops: Option<mpsc::Sender<(u64, u32)>>) -> Self {
         Worker {
             shared,
             stops,
@@ -385,6 +385,7 @@ impl Worker {
         end.parent = (r.owner_parent != 0).then_some(r.owner_parent);
         let known = end.library.get_or_insert_default();
         known.evidence = r.evidence;
+        known.read = true;
         known.http1 |= r.header.protocol == protocol::HTTP1;
         if t.connection.protocol == protocol::UNKNOWN {
             t.connection.protocol = protocol::TLS;
@@ -397,36 +398,48 @@ impl Worker {
     /// What became of a TLS object.
     fn object(&mut self, o: &Object) {
         let (key, _) = Key::of(&o.address);
-        if o.header.kind != kind::BIND && !self.connections.contains_key(&key) {
-            return;
-        }
-        let i = self.find(key, &o.address, o.header.cookie, None, o.header.time);
-        let shared = Arc::clone(&self.shared);
+        let its_own = |t: &Tracked| {
+            t.connection.ends[ends::index(t.connection.side(&o.address))].as_ref().map(|e| e.cookie)
+                == Some(o.header.cookie)
+        };
+        let Some(i) = self.connections.get(&key).and_then(|g| g.iter().rposition(its_own)) else { return };
         let Some(t) = self.connections.get_mut(&key).and_then(|g| g.get_mut(i)) else { return };
         let (side, loose) = (t.connection.side(&o.address), t.connection.loose);
-        let end = Self::end(&shared, &mut self.due, key, t, side, o.header.cookie);
+        let time = o.header.time;
+        let mine = t.plaintext(side).filter(|p| p.is_of(o.object, o.generation));
         match o.header.kind {
-            kind::BIND => end.library.get_or_insert_default().evidence = o.evidence,
-            // What was read belongs to nobody for certain: what is whole has been handed on.
+            kind::BIND => {
+                if let Some(end) = &mut t.connection.ends[ends::index(side)] {
+                    end.library.get_or_insert_default().evidence = o.evidence;
+                }
+            }
+            // What was read belongs to nobody for certain: what is whole has been handed on. Unless it was bound
+            // again meanwhile.
             kind::UNBIND => {
-                t.library_ends(side, o.header.time, &mut self.out);
-                self.emit_plaintext(key, i, side);
+                if mine.is_some_and(|p| p.last_ns() <= time) {
+                    self.library_ends(key, i, side, time);
+                }
             }
-            // With a socket the stream lives as long as that.
-            _ if loose => {
-                end.closed = true;
-                t.library_ends(side, o.header.time, &mut self.out);
-                self.emit_plaintext(key, i, side);
-                self.closed(key, i, side, o.header.time);
+            _ => {
+                if let Some(plaintext) = mine {
+                    plaintext.moved(side, o.bytes);
+                }
+                // With a socket the stream lives as long as that.
+                if loose {
+                    if let Some(end) = &mut t.connection.ends[ends::index(side)] {
+                        end.closed = true;
+                    }
+                    self.library_ends(key, i, side, time);
+                    self.closed(key, i, side, time);
+                }
             }
-            _ => {}
         }
     }
 
     /// The TLS library's streams at one end have ended.
     fn library_ends(&mut self, key: Key, i: usize, side: Side, time: u64) {
         if let Some(t) = self.connections.get_mut(&key).and_then(|g| g.get_mut(i)) {
-            t.library_ends(side, time, &mut self.out);
+            t.library_ends(side, time, &self.shared.counters, &mut self.out);
             self.emit_plaintext(key, i, side);
         }
     }
@@ -441,16 +454,19 @@ impl Worker {
         for output in outputs {
             match output {
                 Output::Exchange(exchange) => {
+                    let Some((fresh, stream)) = t.plaintext(side).map(|p| (p.fresh(), p.name())) else { continue };
                     let tls = report::tls(&t.connection, side);
-                    report::exchange(&self.shared, &mut t.connection, &exchange, Source::Library(side, &tls));
+                    let source = Source::Library { side, tls: &tls, fresh, stream };
+                    report::exchange(&self.shared, &mut t.connection, &exchange, source);
                 }
                 Output::Handover { .. } | Output::NotHttp => {
                     let counters = &self.shared.counters;
                     let handed = matches!(output, Output::Handover { .. });
                     Counters::add(if handed { &counters.handovers } else { &counters.not_http }, 1);
                     t.library_abandon(side);
+                    // The other end's library has its own streams.
                     if !t.connection.loose {
-                        Self::stop_copying(self.stops.as_ref(), &t.connection);
+                        Self::stop_copying(self.stops.as_ref(), t.connection.ends[ends::index(side)].iter(), stop::ALL);
                     }
                 }
             }
@@ -500,31 +516,34 @@ impl Worker {
                     tracing::debug!(%protocol, "A connection was handed over.");
                     Counters::add(&self.shared.counters.handovers, 1);
                     t.abandon();
-                    Self::stop_copying(self.stops.as_ref(), &t.connection);
+                    // In a tunnel TLS may begin.
+                    let what = if protocol == "connect" { stop::TUNNEL } else { stop::ALL };
+                    Self::stop_copying(self.stops.as_ref(), t.connection.ends.iter().flatten(), what);
                 }
                 Output::NotHttp => {
                     Counters::add(&self.shared.counters.not_http, 1);
                     t.connection.protocol = protocol::OTHER;
                     t.abandon();
-                    Self::stop_copying(self.stops.as_ref(), &t.connection);
+                    Self::stop_copying(self.stops.as_ref(), t.connection.ends.iter().flatten(), stop::ALL);
                 }
             }
         }
     }
 
     /// Of a connection with the agent itself nothing is wanted, at neither end.
-    fn let_go_own(counters: &Counters, stops: Option<&mpsc::Sender<u64>>, t: &mut Tracked) {
+    fn let_go_own(counters: &Counters, stops: Option<&mpsc::Sender<(u64, u32)>>, t: &mut Tracked) {
         if t.connection.own && t.abandon() {
             Counters::add(&counters.own_connections, 1);
-            Self::stop_copying(stops, &t.connection);
+            Self::stop_copying(stops, t.connection.ends.iter().flatten(), stop::ALL);
         }
     }
 
-    fn stop_copying(stops: Option<&mpsc::Sender<u64>>, connection: &Connection) {
+    /// Tells the kernel side what is still wanted of these ends' connections.
+    fn stop_copying<'a>(stops: Option<&mpsc::Sender<(u64, u32)>>, ends: impl Iterator<Item = &'a Endpoint>, what: u32) {
         if let Some(stops) = stops {
-            for end in connection.ends.iter().flatten() {
+            for end in ends {
                 // The reader may be gone already; then there is nothing to stop.
-                let _ = stops.send(end.cookie);
+                let _ = stops.send((end.cookie, what));
             }
         }
     }

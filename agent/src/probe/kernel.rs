@@ -191,7 +191,7 @@ impl Kernel {
             // hand any other mode's flag on, which the kernel refuses for links.
             p.attach(&root, kind, CgroupAttachMode::Single).map_err(refused(name, "attach", ""))?;
         }
-        let library = library_programs(&mut bpf, &mut notes);
+        let library = library_programs(&mut bpf, &kernel_btf, &mut notes);
         let control = RingBuf::try_from(take(&mut bpf, "CONTROL")?).map_err(map("CONTROL"))?;
         let data = RingBuf::try_from(take(&mut bpf, "DATA")?).map_err(map("DATA"))?;
         let settings = Array::try_from(take(&mut bpf, "SETTINGS")?).map_err(map("SETTINGS"))?;
@@ -254,10 +254,10 @@ impl Kernel {
         n
     }
 
-    /// Tells the kernel side to copy no more of these connections.
-    pub fn stop(&mut self, cookies: &[u64]) -> Result<(), Error> {
-        for cookie in cookies {
-            self.stops.insert(cookie, 1, 0).map_err(map("STOPS"))?;
+    /// Tells the kernel side what is still wanted of these connections: one of [`agent_ebpf::stop`] each.
+    pub fn stop(&mut self, connections: &[(u64, u32)]) -> Result<(), Error> {
+        for (cookie, what) in connections {
+            self.stops.insert(cookie, what, 0).map_err(map("STOPS"))?;
         }
         self.current[2] = self.current[2].wrapping_add(1);
         self.write_settings()
@@ -330,7 +330,11 @@ where
 }
 
 /// Loads the programs for TLS libraries. Without them HTTPS is not read; everything else works.
-fn library_programs(bpf: &mut Ebpf, notes: &mut Vec<String>) -> Vec<(&'static str, OwnedFd)> {
+fn library_programs(bpf: &mut Ebpf, btf: &aya::Btf, notes: &mut Vec<String>) -> Vec<(&'static str, OwnedFd)> {
+    if let Err(error) = trace(bpf, "exit", "sched_process_exit", btf, "") {
+        notes.push(format!("HTTPS is not read: {error}"));
+        return Vec::new();
+    }
     let mut loaded = Vec::with_capacity(LIBRARY.len());
     for name in LIBRARY {
         let fd = program::<UProbe>(bpf, name).and_then(|p| {

@@ -68,8 +68,8 @@ pub(super) fn context() -> Context<'static> {
 pub(super) fn observed(process: &Process) -> Observed<'_> {
     Observed {
         process,
-        local: "192.0.2.1:40000".parse().unwrap(),
-        remote: "198.51.100.7:8080".parse().unwrap(),
+        local: "192.0.2.1:40000".parse().ok(),
+        remote: "198.51.100.7:8080".parse().ok(),
         end: End::Client,
         direction: Direction::EgressExternal,
         connection_id: "0123456789abcdefghij",
