@@ -16,8 +16,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use integration::measure::{
-    Load, Stopped, capture, cpu_ns, free_port, median, memory, metric, runs as programs_so_far, spread, tapstack,
-    wait_for, wrk,
+    Load, Stopped, capture, cpu_ns, cpu_ticks_ns, free_port, median, memory, metric, runs as programs_so_far, spread,
+    tapstack, wait_for, wrk,
 };
 
 /// Nanoseconds a `read()` of one byte from /dev/zero, best of 9.
@@ -89,12 +89,12 @@ impl Bench {
             let capture = capture(&self.binary, &self.dir.path().join(format!("{path}-{round}")))?;
             let pid = capture.0.0.id();
             let start = memory(pid)?;
-            let (p0, c0) = (programs_so_far(pid)?, cpu_ns(pid)?);
+            let (p0, c0) = (programs_so_far(pid)?, cpu_ticks_ns(pid)?);
             let (on, cpu_on) = side(true)?;
             let p1 = programs_so_far(pid)?;
             // What is in the queues still belongs to this load.
             sleep(Duration::from_millis(500));
-            let c1 = cpu_ns(pid)?;
+            let c1 = cpu_ticks_ns(pid)?;
             memories.push((start, memory(pid)?));
             let found = metric(capture.1, "tapstack_exchanges_total")? as f64 / on.requests as f64;
             let overrun = metric(capture.1, "tapstack_kernel_ring_full_records_total")?;

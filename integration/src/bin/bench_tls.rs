@@ -18,7 +18,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use integration::{
-    measure::{Stopped, capture, cpu_ns, median, memory, metric, programs, spread, tapstack, wrk},
+    measure::{Stopped, capture, cpu_ns, cpu_ticks_ns, median, memory, metric, programs, spread, tapstack, wrk},
     program,
     tls::{Server, Site},
 };
@@ -191,11 +191,11 @@ fn run(bench: &Bench, rounds: usize, stats: &str) -> Result<()> {
         base.push(first.server);
         let (capture, status, took) = capture(&bench.binary, &bench.data(&format!("data-{round}")))?;
         let pid = capture.0.id();
-        let start = (memory(pid)?, cpu_ns(pid)?);
+        let start = (memory(pid)?, cpu_ticks_ns(pid)?);
         let on = bench.turn()?;
         // What is in the queues still belongs to this load.
         sleep(Duration::from_millis(500));
-        agent.push((cpu_ns(pid)? - start.1) as f64 / on.requests as f64 / 1000.0);
+        agent.push((cpu_ticks_ns(pid)? - start.1) as f64 / on.requests as f64 / 1000.0);
         memories.push((start.0, memory(pid)?));
         found.push(metric(status, "tapstack_exchanges_total")? as f64 / on.requests as f64);
         let overrun = metric(status, "tapstack_kernel_ring_full_records_total")?;
