@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::registry::{Registry, Shared, Status};
 use super::search::Work;
@@ -61,6 +61,10 @@ impl Settings {
 /// The thread is waited for this long; one that hangs in a foreign file system is left to itself.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
+/// [`Libraries::start`] waits this long for the first look at all processes: that takes 0.4 s for 10,000, and a
+/// few ms for each library that they have.
+const FIRST_SCAN: Duration = Duration::from_millis(500);
+
 /// Discovery at work. Dropping it stops it.
 #[derive(Debug)]
 pub struct Libraries {
@@ -79,7 +83,8 @@ struct Running {
 }
 
 impl Libraries {
-    /// Starts discovery. Libraries in the host's loader folders are probed when this returns.
+    /// Starts discovery. Libraries in the host's loader folders are probed when this returns, and those of running
+    /// processes and containers unless they take longer than half a second.
     ///
     /// Nothing here fails: what does not work is said in [`Status::notes`] and at the targets.
     #[must_use]
@@ -97,6 +102,11 @@ impl Libraries {
                 None
             }
         };
+        // What runs already should be read from the first request after this, too, but nobody waits for long.
+        let begun = Instant::now();
+        while thread.is_some() && shared.scans() == 0 && begun.elapsed() < FIRST_SCAN {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         Self { shared, thread }
     }
 

@@ -111,6 +111,10 @@ impl Shared {
         status
     }
 
+    pub(super) fn scans(&self) -> u64 {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).scans
+    }
+
     pub(super) fn looking(&self, path: &Path) -> Looking {
         *self.at.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), path.to_owned()));
         Looking(self.clone())

@@ -8,7 +8,6 @@ use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
 
 use super::super::registry::{Found, Sight, State};
 use super::super::roots::Root;
