@@ -10,7 +10,7 @@ use clap::Parser as _;
 fn main() -> ExitCode {
     let line = command::CommandLine::parse();
     match line.run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         // Who reads has read enough (`tapstack find | head`): that is no failure.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {

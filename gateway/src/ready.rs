@@ -1,7 +1,9 @@
-//! The readiness listener: `/readyz`, `/healthz` and `/metrics` on an address of their own, for probes and
-//! Prometheus. Nothing captured is served here, so anybody who can connect may read it.
+//! The readiness listener: `/readyz`, `/healthz`, `/metrics` and `/libraries` on an address of their own, for
+//! probes, Prometheus and `tapstack explain`. Nothing captured is served here, only facts about this host's
+//! programs and libraries (their paths among them), so anybody who can connect may read it.
 //!
-//! In: a [`Ready`] that the owner of the process sets. Out: plain text. Called by `tapstack up`.
+//! In: a [`Ready`] that the owner of the process sets. Out: plain text, and JSON of the libraries. Called by
+//! `tapstack up` and `tapstack agent`.
 
 use std::{
     future::Future,
@@ -23,19 +25,29 @@ use crate::{Error, answer, connection};
 /// Open connections; more are dropped.
 const PROBES: usize = 32;
 
+/// Renders an answer; must not block for long.
+type Render = Arc<dyn Fn() -> String + Send + Sync>;
+
 /// What is told about readiness and metrics; clones share it.
 #[derive(Clone)]
 pub struct Ready {
     /// Why it is not ready; none when it is.
     reason: Arc<Mutex<Option<String>>>,
-    metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    metrics: Render,
+    libraries: Option<Render>,
 }
 
 impl Ready {
     /// Not ready, for `reason`; `metrics` renders Prometheus text, and must not block for long.
     #[must_use]
     pub fn new(reason: &str, metrics: Arc<dyn Fn() -> String + Send + Sync>) -> Self {
-        Ready { reason: Arc::new(Mutex::new(Some(reason.to_owned()))), metrics }
+        Ready { reason: Arc::new(Mutex::new(Some(reason.to_owned()))), metrics, libraries: None }
+    }
+
+    /// Also answers `/libraries`; `libraries` renders JSON, and must not block for long.
+    #[must_use]
+    pub fn with_libraries(self, libraries: Arc<dyn Fn() -> String + Send + Sync>) -> Self {
+        Ready { libraries: Some(libraries), ..self }
     }
 
     /// From now on ready (`None`), or not, for a reason in one line.
@@ -77,7 +89,8 @@ fn router(ready: Ready) -> Router {
         .route("/healthz", get(crate::guard::healthy))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .fallback(|| async { answer::line(StatusCode::NOT_FOUND, "Here are /readyz, /healthz and /metrics.") })
+        .route("/libraries", get(libraries))
+        .fallback(nothing)
         .layer(axum::middleware::from_fn(|request: Request, next: Next| async {
             let mut response = next.run(request).await;
             answer::harden(response.headers_mut());
@@ -96,4 +109,13 @@ async fn readyz(State(ready): State<Ready>) -> Response {
 async fn metrics(State(ready): State<Ready>) -> Response {
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     answer::with(StatusCode::OK, kind, answer::NO_STORE, (ready.metrics)())
+}
+
+async fn libraries(State(ready): State<Ready>) -> Response {
+    let Some(render) = &ready.libraries else { return nothing().await };
+    answer::with(StatusCode::OK, HeaderValue::from_static("application/json"), answer::NO_STORE, render())
+}
+
+async fn nothing() -> Response {
+    answer::line(StatusCode::NOT_FOUND, "Here are /readyz, /healthz, /metrics and /libraries.")
 }

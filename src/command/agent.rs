@@ -42,7 +42,7 @@ impl Agent {
             );
         }
         let running = Running::start(&self.options, record)?;
-        let ready = Ready::new("starting", running.metrics());
+        let ready = Ready::new("starting", running.metrics()).with_libraries(running.libraries());
         let (stop, mut stopping) = tokio::sync::watch::channel(false);
         let state = tokio::spawn(gateway::serve_ready(status, ready.clone(), async move {
             let _ = stopping.wait_for(|stop| *stop).await;

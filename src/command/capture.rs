@@ -19,12 +19,14 @@ use tokio::{
 };
 use transaction::{ConnectionEvent, Sealed};
 
+use super::explain::Report;
+
 /// Options that both commands take.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     #[command(flatten)]
     pub(crate) data_dir: super::data_dir::DataDir,
-    /// Address of the status listener: /readyz, /healthz, /metrics
+    /// Address of the status listener: /readyz, /healthz, /metrics, and /libraries for `tapstack explain`
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:3905")]
     pub(crate) status_listen: SocketAddr,
     /// Most space that the archive takes, e.g. 500M or 2G; the oldest transactions go first
@@ -146,6 +148,12 @@ impl Running {
             }
             text
         })
+    }
+
+    /// The TLS libraries and how they stand, as JSON for `tapstack explain`.
+    pub(crate) fn libraries(&self) -> Arc<dyn Fn() -> String + Send + Sync> {
+        let (status, notes) = (self.pipeline.libraries_reader(), self.pipeline.notes().to_vec());
+        Arc::new(move || Report::new(status().as_ref(), &notes).to_json())
     }
 
     /// Detaches, takes what is under way to its end, writes the archive, and says what was captured.

@@ -39,6 +39,7 @@ impl Up {
         let settings = gateway::Settings::new(address, running.folder.clone());
         let (capture, pages) = (running.metrics(), Arc::clone(&settings.counters));
         let ready = Ready::new("starting", Arc::new(move || capture() + &pages.render()));
+        let ready = ready.with_libraries(running.libraries());
         let bucket = settings.bucket.clone();
         super::data_dir::leave_access_url(&running.folder, &format!("http://{address}/{bucket}/{{{{DIGEST}}}}"))
             .with_context(|| format!("cannot write to {}", running.folder.display()))?;
@@ -52,8 +53,8 @@ impl Up {
         println!(
             "tapstack {} captures the HTTP traffic of this host: all directions, level full, secrets masked (ready in {} ms)\n  \
              explorer  http://{address}/\n  objects   http://{address}/{bucket}/<digest>\n  \
-             archive   {} (at most {} MiB, {} h)\n  status    http://{status_address}/readyz, /metrics\n  \
-             terminal  tapstack tail, tapstack find --help\nCtrl-C stops it.",
+             archive   {} (at most {} MiB, {} h)\n  status    http://{status_address}/readyz, /metrics, /libraries\n  \
+             terminal  tapstack tail, tapstack find --help, tapstack explain PID\nCtrl-C stops it.",
             env!("CARGO_PKG_VERSION"),
             running.took().as_millis(),
             running.folder.display(),

@@ -1,5 +1,6 @@
 //! The commands that read an archive, as a user runs them: the real program on an archive that the test fills.
 
+mod explain;
 mod find;
 mod samples;
 mod show;
@@ -40,11 +41,15 @@ fn failure(dir: &Path, arguments: &[&str], code: i32) -> String {
 #[test]
 fn help_has_examples_and_a_wrong_use_exits_with_2() {
     let nowhere = Path::new("/nonexistent");
-    for arguments in [&["--help"][..], &["tail", "--help"], &["find", "--help"], &["show", "--help"]] {
+    for arguments in
+        [&["--help"][..], &["tail", "--help"], &["find", "--help"], &["show", "--help"], &["explain", "--help"]]
+    {
         let text = output(nowhere, arguments);
         assert!(text.contains("Examples:"), "{arguments:?}: {text}");
     }
-    for arguments in [&[][..], &["fnd"], &["find", "--status", "20"], &["find", "--since", "soon"], &["show"]] {
+    for arguments in
+        [&[][..], &["fnd"], &["find", "--status", "20"], &["find", "--since", "soon"], &["show"], &["explain", "0"]]
+    {
         failure(nowhere, arguments, 2);
     }
     assert!(failure(nowhere, &["show", "--json", "--har", "abcdef"], 2).contains("cannot be used with"));

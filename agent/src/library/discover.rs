@@ -116,6 +116,12 @@ impl Libraries {
         self.shared.get()
     }
 
+    /// The same, for others than the owner, also after the end.
+    pub fn reader(&self) -> impl Fn() -> Status + Send + Sync + use<> {
+        let shared = self.shared.clone();
+        move || shared.get()
+    }
+
     /// Stops looking and takes all probes away, some of them later ([`uprobe::leave`]).
     pub fn stop(mut self) {
         self.end();

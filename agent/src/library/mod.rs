@@ -13,6 +13,7 @@ mod registry;
 mod roots;
 mod search;
 mod sideband;
+mod uses;
 mod watch;
 
 pub use discover::{Libraries, Planner, Settings};
@@ -20,3 +21,4 @@ pub use discover::{Libraries, Planner, Settings};
 pub use plan::fuzz as plan_fuzz;
 pub use plan::{ElfError, Error, Options, Plan, Point, Program, plan, plan_bytes};
 pub use registry::{Found, State, Status};
+pub use uses::{Mapped, NotSeen, Uses};

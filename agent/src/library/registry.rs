@@ -46,6 +46,10 @@ pub struct Found {
     pub root: String,
     /// The real file, where `path` is seen through an overlay.
     pub real: Option<PathBuf>,
+    /// The real file's device, as `stat(2)` has it.
+    pub device: u64,
+    /// The real file's inode.
+    pub inode: u64,
     /// `openssl`.
     pub library: &'static str,
     /// What the file says of itself.
@@ -364,6 +368,8 @@ impl Registry {
             path: sight.path.to_owned(),
             root: (sight.name)(),
             real,
+            device: id.dev,
+            inode: id.ino,
             library: plan.as_ref().map_or("openssl", |plan| plan.library),
             version: plan.as_ref().map(|plan| plan.version.clone()).unwrap_or_default(),
             plan: plan.as_ref().map(Plan::to_string).unwrap_or_default(),

@@ -215,6 +215,12 @@ impl Pipeline {
         self.libraries.as_ref().map(Libraries::status)
     }
 
+    /// The same, for others than the owner, also after the stop.
+    pub fn libraries_reader(&self) -> impl Fn() -> Option<library::Status> + Send + Sync + use<> {
+        let reader = self.libraries.as_ref().map(Libraries::reader);
+        move || reader.as_ref().map(|read| read())
+    }
+
     /// Detaches the programs, takes what is still in the rings to its end, and ends the threads.
     pub fn stop(mut self) {
         self.join();

@@ -18,6 +18,12 @@ mod user;
 pub use boot::Boot;
 pub use table::Table;
 
+/// Start of a live process in clock ticks since boot: with its id this names it for ever.
+#[must_use]
+pub fn start_ticks(pid: u32) -> Option<u64> {
+    Some(proc::stat(pid)?.start_ticks)
+}
+
 /// Container of a live process: 64 hexadecimal digits.
 pub(crate) fn container(pid: u32) -> Option<String> {
     let place = cgroup::place(&proc::read(pid, "cgroup", cgroup::MAX_READ).ok()?);

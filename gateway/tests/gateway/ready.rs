@@ -51,3 +51,27 @@ async fn readiness_follows_the_process_from_starting_to_ready_to_stopping() {
     stop.send(()).unwrap();
     task.await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn libraries_are_told_as_json_where_there_is_a_capture_and_not_found_elsewhere() {
+    for told in [true, false] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let ready = Ready::new("starting", Arc::new(String::new));
+        let ready = if told { ready.with_libraries(Arc::new(|| "{\"libraries\":[]}\n".to_owned())) } else { ready };
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = tokio::spawn(serve_ready(listener, ready, async {
+            let _ = stopped.await;
+        }));
+        let answer = Answer::parse(&exchange(address, &request("GET", "/libraries", &[])).await).unwrap();
+        assert_hardened(&answer, "/libraries");
+        if told {
+            assert_eq!((answer.status, answer.text()), (200, "{\"libraries\":[]}\n"));
+            assert_eq!(answer.header("content-type"), Some("application/json"));
+        } else {
+            assert_eq!(answer.status, 404);
+        }
+        stop.send(()).unwrap();
+        task.await.unwrap().unwrap();
+    }
+}
