@@ -83,7 +83,7 @@ fn the_exit_code_says_whether_a_process_is_read() {
     assert!(words.ends_with("has OpenSSL 3.0.3 or later built in: its HTTPS is read; 14 probes."), "{text}");
 
     let (text, code) = explain(reading(&exe, "failed", Some("a reason")), &[&pid]);
-    assert!(text.contains("not read: a reason.") && code == Some(2), "{code:?} {text}");
+    assert!(text.contains("not read: a reason;") && code == Some(2), "{code:?} {text}");
     let (text, code) = explain(reading(&exe, "failed", Some("a reason")), &[&pid, "--json"]);
     let value: Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!((&value["verdict"], &value["libraries"][0]["read"], code), (&"not_read".into(), &false.into(), Some(2)));

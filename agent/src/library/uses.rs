@@ -29,14 +29,14 @@ pub struct Mapped {
     /// As the process sees it.
     pub path: PathBuf,
     /// Device and inode: of the file as the process sees it, and of the real one when that lies below an overlay.
-    /// None when it could not be opened (deleted, and no right to `/proc/PID/map_files`).
+    /// None when it could not be opened (deleted, and no right to `/proc/PID/map_files`; or on FUSE).
     pub ids: Vec<(u64, u64)>,
 }
 
 /// What a process is and uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uses {
-    /// Path of its program; none of a kernel thread.
+    /// Its program, as it sees it; none of a kernel thread.
     pub exe: Option<PathBuf>,
     /// Start in clock ticks since boot: tells it from a later process of the same id.
     pub start_ticks: u64,
@@ -55,7 +55,7 @@ pub enum NotSeen {
     #[error("there is no process {0}")]
     Missing(u32),
     /// It is somebody else's.
-    #[error("process {0} may not be looked at by this user: use sudo")]
+    #[error("process {0} may not be looked at: that takes sudo, and in a container the capability SYS_PTRACE")]
     Forbidden(u32),
     /// Something else.
     #[error("process {0} could not be looked at: {1}")]
@@ -72,21 +72,14 @@ impl Uses {
         };
         let stat = proc::stat(pid).ok_or(NotSeen::Missing(pid))?;
         let (mut mapped, mut seen) = (Vec::new(), HashSet::new());
-        mappings::of_process(pid, &mut Vec::new(), |mapping| {
-            if mapped.len() < MAX_FILES && seen.insert((mapping.device, mapping.ino)) {
-                mapped.push(mapping.seen_by(pid));
-            }
-        })
-        .map_err(why)?;
+        let wanted = |file| seen.len() < MAX_FILES && seen.insert(file);
+        mappings::of_process(pid, &mut Vec::new(), wanted, |mapping| mapped.push(mapping.seen_by(pid))).map_err(why)?;
         let files = mapped.iter().map(|mapping| Mapped::of(pid, mapping)).collect();
-        let program = Place::open(Path::new(&format!("/proc/{pid}/exe"))).and_then(|place| place.read());
-        let uses = Uses {
-            exe: proc::exe(pid).map(PathBuf::from),
-            start_ticks: stat.start_ticks,
-            root: root(pid),
-            files,
-            go_tls: program.and_then(|file| has_go_tls(&file)).unwrap_or(false),
-        };
+        let exe = exe(pid);
+        let hangs = mapped.iter().any(|mapping| Some(&mapping.path) == exe.as_ref() && may_hang(pid, mapping));
+        let program = || Place::open(Path::new(&format!("/proc/{pid}/exe")))?.read();
+        let go_tls = !hangs && program().and_then(|file| has_go_tls(&file)).unwrap_or(false);
+        let uses = Uses { exe, start_ticks: stat.start_ticks, root: root(pid), files, go_tls };
         // The process may have ended, and another one have its id: then this is a mixture.
         match proc::stat(pid) {
             Some(now) if now.start_ticks == stat.start_ticks => Ok(uses),
@@ -98,7 +91,9 @@ impl Uses {
 impl Mapped {
     fn of(pid: u32, mapping: &Mapping) -> Mapped {
         let mut ids = Vec::new();
-        if let Ok(place) = mapping.open(pid) {
+        if !may_hang(pid, mapping)
+            && let Ok(place) = mapping.open(pid)
+        {
             ids.push(place.id());
             let process = format!("/proc/{pid}");
             let hosts = [roots::host().to_owned(), format!("{process}/root").into()];
@@ -110,6 +105,19 @@ impl Mapped {
         }
         Mapped { path: mapping.path.clone(), ids: ids.iter().map(|id| (id.dev, id.ino)).collect() }
     }
+}
+
+/// As in discovery: a file whose server may never answer is not asked for anything.
+fn may_hang(pid: u32, mapping: &Mapping) -> bool {
+    roots::may_hang(pid, mapping.device)
+}
+
+/// The program as the process sees it: in a chroot the kernel gives the path from outside, as for mappings.
+fn exe(pid: u32) -> Option<PathBuf> {
+    let path = PathBuf::from(proc::exe(pid)?);
+    let root = std::fs::read_link(format!("/proc/{pid}/root")).unwrap_or_default();
+    let inside = path.strip_prefix(&root).map(|inside| Path::new("/").join(inside));
+    Some(inside.unwrap_or(path))
 }
 
 /// What discovery calls the process's root.

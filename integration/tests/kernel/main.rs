@@ -4,6 +4,7 @@
 //! `cargo build && cargo test -p integration --test kernel [NAME]`. See README.md.
 
 mod content_checks;
+mod explain;
 mod features;
 mod hostile;
 mod life;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         tls_harm::TESTS,
         tls_unread::TESTS,
         tls_trees::TESTS,
+        explain::TESTS,
     ];
     let cannot = cannot_run();
     if let (Some(why), false) = (&cannot, arguments.list) {

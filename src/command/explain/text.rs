@@ -10,7 +10,7 @@ use crate::command::format::Escaped;
 /// As wide as the help.
 const COLUMNS: usize = 100;
 /// What is kept of TLS that is not read.
-const FACTS: &str = "only facts of its connections are kept: peers, server name, TLS version, bytes";
+const FACTS: &str = "of connections made with it only facts are kept: peers, server name, TLS version, bytes";
 
 /// All libraries, a block each, then what does not work on this host.
 pub(super) fn libraries(report: &Report, verbose: bool) -> String {
@@ -91,8 +91,8 @@ fn sentence(has: &Has) -> String {
     };
     match &has.error {
         _ if has.read => format!("{what}: its HTTPS is read; {}.", probes(has.probes)),
-        Some(error) => format!("{what}, which is not read: {error}. Of it {FACTS}."),
-        None => format!("{what}, which is not read yet; of it {FACTS}."),
+        Some(error) => format!("{what}, which is not read: {error}; {FACTS}."),
+        None => format!("{what}, which is not read yet; {FACTS}."),
     }
 }
 
@@ -154,19 +154,19 @@ mod tests {
         );
         assert_eq!(
             says(&uses("/usr/bin/wget", &[("/usr/lib/libgnutls.so.30", 8)])),
-            format!("PID 1234 (/usr/bin/wget) uses libgnutls.so.30 (GnuTLS), which is not read yet; of it {FACTS}.")
+            format!("PID 1234 (/usr/bin/wget) uses libgnutls.so.30 (GnuTLS), which is not read yet; {FACTS}.")
         );
         assert_eq!(
             says(&uses("/x", &[("/old/libssl.so.1.1", 4)])),
             format!(
-                "PID 1234 (/x) uses libssl.so.1.1 (OpenSSL), which is not read: the result cannot be found. Of it {FACTS}."
+                "PID 1234 (/x) uses libssl.so.1.1 (OpenSSL), which is not read: the result cannot be found; {FACTS}."
             )
         );
         let contained = Uses { root: "container 0123456789ab".into(), go_tls: true, ..uses("/app", &[("/app", 9)]) };
         assert_eq!(
             says(&contained),
             format!(
-                "PID 1234 (/app, container 0123456789ab) has Go's own TLS built in, which is not read yet; of it {FACTS}."
+                "PID 1234 (/app, container 0123456789ab) has Go's own TLS built in, which is not read yet; {FACTS}."
             )
         );
         assert!(
