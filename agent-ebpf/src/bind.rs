@@ -210,12 +210,20 @@ unsafe fn data(s: &mut Socket, pid: u32, t: &Thread, len: u32) {
                     return;
                 }
                 s.binding.against += 1;
-                if s.binding.against < 2 {
+                // A child that goes on where its parent has only shaken hands need not say it twice.
+                let child = s.binding.object == t.wrote && s.binding.pid != pid && stream::untouched(&*o);
+                if s.binding.against < 2 && !child {
                     return;
                 }
                 if (*o).cookie == s.cookie {
                     stream::part(key, &mut *o);
                 }
+                s.binding.evidence = evidence::NONE as u8;
+                take(s, pid, t.wrote, evidence::RECORD);
+                if child && let Some(o) = stream::stream(Key::new(pid, t.wrote)) {
+                    stream::from_its_start(&mut *o);
+                }
+                return;
             }
             s.binding.evidence = evidence::NONE as u8;
             take(s, pid, t.wrote, evidence::RECORD);

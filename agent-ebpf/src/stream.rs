@@ -275,6 +275,20 @@ pub fn make_stream(key: Key, fresh: bool) -> Option<*mut Stream> {
     Some(p)
 }
 
+/// Seen since its handshake, and nothing has moved yet.
+#[inline(always)]
+pub fn untouched(s: &Stream) -> bool {
+    s.flags & FRESH != 0 && s.offset[0] | s.offset[1] == 0
+}
+
+/// Nothing was missed of it, if nothing was counted yet.
+#[inline(always)]
+pub fn from_its_start(s: &mut Stream) {
+    if s.offset[0] | s.offset[1] == 0 {
+        s.flags |= FRESH;
+    }
+}
+
 /// Begins another object at the same address.
 #[inline(always)]
 pub fn renew(s: &mut Stream) {

@@ -48,7 +48,9 @@ pub(super) fn exchange(shared: &Shared, connection: &mut Connection, exchange: &
     let exchange_id = exchange_id(connection, exchange, client, source);
     let (name, scheme, tls, from_start) = match source {
         Source::Edge => ("edge", "http", None, connection.fresh),
-        Source::Library { tls, fresh, .. } => ("openssl", "https", Some(tls), fresh),
+        // Of a connection that is not known, the handshake is its opening.
+        Source::Library { tls, fresh, .. } if connection.loose => ("openssl", "https", Some(tls), fresh),
+        Source::Library { tls, .. } => ("openssl", "https", Some(tls), connection.fresh),
     };
     let context = Context {
         host_name: &shared.host.name,
