@@ -61,9 +61,10 @@ impl Settings {
 /// The thread is waited for this long; one that hangs in a foreign file system is left to itself.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
-/// [`Libraries::start`] waits this long for the first look at all processes: that takes 0.4 s for 10,000, and a
-/// few ms for each library that they have.
-const FIRST_SCAN: Duration = Duration::from_millis(500);
+/// [`Libraries::start`] waits at most this long for the first look at all processes: that takes 0.4 s for 10,000,
+/// and a few ms for each library that they have; more after a restart, while the kernel is still taking the last
+/// agent's probes away.
+const FIRST_SCAN: Duration = Duration::from_secs(3);
 
 /// Discovery at work. Dropping it stops it.
 #[derive(Debug)]

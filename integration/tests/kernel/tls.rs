@@ -112,7 +112,7 @@ impl Wanted {
         }
         ensure!(ends == ["client", "server"], "not once at each end, but at {ends:?}");
         let ids: Vec<&str> = found.iter().map(|r| r.text("exchange_id")).collect();
-        ensure!((ids[0] == ids[1]) != (self.unbound || self.apart), "exchange_id {ids:?}");
+        ensure!((ids[0] == ids[1]) != (self.unbound || self.apart || self.older), "exchange_id {ids:?}");
         Ok(())
     }
 }
