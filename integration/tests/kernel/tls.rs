@@ -1,6 +1,11 @@
 //! What every test of HTTPS checks of an exchange: once at each end, bodies byte for byte, who, under which name.
 
-use std::{collections::BTreeMap, fs};
+use std::{
+    collections::BTreeMap,
+    fs,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use integration::{
@@ -8,6 +13,7 @@ use integration::{
     program::{self, Dialogue},
     tapstack::{Record, Tapstack},
     tls::{Server, Site, asked},
+    wait,
 };
 
 use crate::content_checks::exactly;
@@ -65,7 +71,8 @@ impl Wanted {
         Ok(())
     }
 
-    fn end(&self, tapstack: &mut Tapstack, record: &Record) -> Result<()> {
+    /// Compares with what was captured at one end.
+    pub(crate) fn end(&self, tapstack: &mut Tapstack, record: &Record) -> Result<()> {
         ensure!(record.text("request_method") == self.method, "method {:?}", record.text("request_method"));
         ensure!(record.text("request_scheme") == "https", "scheme {:?}", record.text("request_scheme"));
         let object = tapstack.object(record)?;
@@ -200,6 +207,24 @@ impl Checks {
             self.tapstack.counters()
         )
     }
+}
+
+/// Asks until an exchange is captured at both ends. What is in a folder of the host's loader is probed when the capture
+/// is ready; what running programs and containers have is found soon after, and then nothing may be missing. `ask` is
+/// given a path to begin with, another one each time.
+pub(crate) fn soon(tapstack: &Tapstack, mut ask: impl FnMut(&str) -> Result<()>) -> Result<()> {
+    static TRIES: AtomicU32 = AtomicU32::new(0);
+    let mut tries = 0;
+    wait::until("the library's plaintext is read", Duration::from_secs(15), || {
+        tries += 1;
+        let path = format!("/tls-try/{}", TRIES.fetch_add(1, Ordering::Relaxed));
+        ask(&path)?;
+        let prefix = format!("{path}/");
+        let seen = tapstack.wait_within(Duration::from_millis(500), &prefix, |found| (found.len() == 2).then_some(()));
+        Ok(seen.ok())
+    })?;
+    println!("captured from exchange {tries} on");
+    Ok(())
 }
 
 /// One GET by a curl of its own; returns what is to be captured.

@@ -1,6 +1,6 @@
 //! Libraries that come late, are replaced, are shared, and connections that were there before.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use integration::{
@@ -8,12 +8,11 @@ use integration::{
     program::Dialogue,
     tapstack::Tapstack,
     tls::{Server, Site, asked},
-    wait,
 };
 
 use crate::{
     Test,
-    tls::{Asking, Checks, Owner, Wanted},
+    tls::{Asking, Checks, Owner, Wanted, soon},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -44,6 +43,7 @@ fn older() -> Result<()> {
     }
     let mut checks = Checks::start("/tls/older/", &[])?;
     for (at, client) in clients.iter_mut().enumerate() {
+        found(&checks.tapstack, &mut client.dialogue, &file, &content::body(200, 5000))?;
         for n in 0..3 {
             client.get(&mut checks, &site, &format!("/tls/older/{at}/{n}"), 201 + n, 30_000)?;
         }
@@ -61,18 +61,9 @@ fn private(site: &Site, libraries: &Path, server: &Server) -> Result<Asking> {
     Ok(client)
 }
 
-/// Asks until an exchange is captured at the client's end too: from then on nothing may be missing.
+/// Asks until an exchange is captured at both ends.
 fn found(tapstack: &Tapstack, client: &mut Dialogue, file: &str, body: &[u8]) -> Result<()> {
-    let mut tries = 0;
-    wait::until("the library's plaintext is read", Duration::from_secs(15), || {
-        tries += 1;
-        let path = format!("/tls-try/{}/{tries}/{file}", client.pid());
-        asked(client, &format!("GET {path}"), 200, body)?;
-        let seen = tapstack.wait_within(Duration::from_millis(700), &path, |found| (found.len() == 2).then_some(()));
-        Ok(seen.ok())
-    })?;
-    println!("captured from exchange {tries} on");
-    Ok(())
+    soon(tapstack, |path| asked(client, &format!("GET {path}/{file}"), 200, body).map(drop))
 }
 
 fn late() -> Result<()> {
@@ -97,7 +88,7 @@ fn replaced() -> Result<()> {
     let mut old = private(&site, &libraries, &server)?;
     asked(&mut old.dialogue, &format!("GET /before/{file}"), 200, &body)?;
     let mut checks = Checks::start("/tls/replaced/", &[])?;
-    // Mapped when the capture began: nothing is missing.
+    found(&checks.tapstack, &mut old.dialogue, &file, &body)?;
     old.get(&mut checks, &site, "/tls/replaced/0", 221, 20_000)?;
     site.libraries()?;
     let mut new = private(&site, &libraries, &server)?;
@@ -117,20 +108,26 @@ fn containers() -> Result<()> {
     let image = site.image()?;
     let running = (0..3).map(|_| site.container(&image)).collect::<Result<Vec<_>>>()?;
     let mut checks = Checks::start("/tls/containers/", &[])?;
-    let host = "container.tls.test";
+    let (host, body) = ("container.tls.test", content::body(240, 10_000));
+    let file = site.file(240, 10_000)?;
+    let ask = |container: &Dialogue, path: &str| -> Result<()> {
+        let pid = container.pid();
+        let mut command = program::command("nsenter");
+        command.args([format!("--mount=/proc/{pid}/ns/mnt"), format!("--root=/proc/{pid}/root")]);
+        command.args(["/usr/bin/curl", "-sSf", "--http1.1", "--cacert", "/ca.pem"]);
+        command.args(["--resolve", &format!("{host}:{}:127.0.0.1", server.port), &server.url(host, path)]);
+        let got = program::output(&mut command).context("curl in a container")?;
+        ensure!(got == body, "curl got something else");
+        Ok(())
+    };
+    // The probes that the first container gets are those of all.
+    soon(&checks.tapstack, |path| ask(&running[0], &format!("{path}/{file}")))?;
     for turn in 0..3 {
         for (n, container) in running.iter().enumerate() {
-            let (seed, pid) = (240 + n as u64, container.pid());
-            let path = format!("/tls/containers/{turn}/{n}/{}", site.file(seed, 10_000)?);
-            let mut command = program::command("nsenter");
-            command.args([format!("--mount=/proc/{pid}/ns/mnt"), format!("--root=/proc/{pid}/root")]);
-            command.args(["/usr/bin/curl", "-sSf", "--http1.1", "--cacert", "/ca.pem"]);
-            command.args(["--resolve", &format!("{host}:{}:127.0.0.1", server.port), &server.url(host, &path)]);
-            let got = program::output(&mut command).context("curl in a container")?;
-            let wanted = Wanted::get(&path, seed, 10_000);
-            ensure!(got == wanted.response, "curl got something else");
+            let path = format!("/tls/containers/{turn}/{n}/{file}");
+            ask(container, &path)?;
             let (client, server) = (Owner("curl", None), Owner("node", Some(server.pid())));
-            checks.add(Wanted { sni: host.to_owned(), client, server, ..wanted });
+            checks.add(Wanted { sni: host.to_owned(), client, server, ..Wanted::get(&path, 240, 10_000) });
         }
     }
     checks.done()

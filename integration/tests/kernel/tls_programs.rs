@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use integration::{
     content,
     program::{self, Running, free_port},
+    tapstack::{Record, Tapstack},
     tls::{Server, Site, python},
 };
 
@@ -22,16 +23,18 @@ pub(crate) const TESTS: &[Test] = &[
     ("tls_a_tunnel_inside_connect_is_read", tunnel),
 ];
 
-/// No process has the library loaded but this curl, which is new and lives for some 30 ms.
+/// No process has the library loaded but this curl, which is new and lives for some 30 ms. (The server's end is read
+/// from soon after readiness on: it has OpenSSL in its executable.)
 fn first_run() -> Result<()> {
     let site = Site::new()?;
     let server = site.server("node")?;
     site.file(1, 1000)?;
-    let mut checks = Checks::start("/tls/first/", &[])?;
+    let mut tapstack = Tapstack::start()?;
     let (wanted, took) = program::timed(|| curl_file(&site, &server, "/tls/first", 1, 1000, &[]));
+    let wanted = wanted?;
     println!("curl lived for {took:?}, begun at once after readiness");
-    checks.add(wanted?);
-    checks.done()
+    let record = tapstack.wait(&wanted.path, |all| all.iter().find(|r| r.end() == "client").cloned())?;
+    wanted.end(&mut tapstack, &record)
 }
 
 fn programs() -> Result<()> {
@@ -131,7 +134,7 @@ fn wrk() -> Result<()> {
         let (client, server) = (Owner("wrk", None), Owner("nginx", Some(server.pid())));
         checks.add(Wanted { sni: "localhost".to_owned(), client, server, ..wanted });
     }
-    let connections = |end: &str, found: &[integration::tapstack::Record]| {
+    let connections = |end: &str, found: &[Record]| {
         let mine = found.iter().filter(|r| r.end() == end);
         mine.map(|r| r.text("connection_id").to_owned()).collect::<BTreeSet<_>>().len()
     };
@@ -159,7 +162,7 @@ fn tunnel() -> Result<()> {
     }
     // The tunnels' openings are exchanges of their own, in the clear, between curl and the proxy.
     let opened = checks.tapstack.wait("", |all| {
-        let mine = |r: &&integration::tapstack::Record| r.text("request_method") == "CONNECT";
+        let mine = |r: &&Record| r.text("request_method") == "CONNECT";
         let found: Vec<_> = all.iter().filter(mine).cloned().collect();
         (found.len() >= 6).then_some(found)
     })?;

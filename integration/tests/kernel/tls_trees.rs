@@ -11,7 +11,7 @@ use integration::{content, program, tls::Site};
 
 use crate::{
     Test,
-    tls::{Checks, Owner, Wanted},
+    tls::{Checks, Owner, Wanted, soon},
     tls_programs::s_client,
 };
 
@@ -59,6 +59,12 @@ fn releases() -> Result<()> {
     for (release, (tree, server)) in RELEASES.iter().zip(trees.iter().zip(&servers)) {
         let said = program::output(openssl(tree).arg("version"))?;
         println!("{release}: {}", String::from_utf8_lossy(&said).trim());
+        soon(&checks.tapstack, |path| {
+            let body = content::text(500, 100);
+            std::fs::create_dir_all(site.folder().join(&path[1..]))?;
+            std::fs::write(site.folder().join(&path[1..]).join("file"), &body)?;
+            s_client(openssl(tree), server, &format!("{path}/file"), &[], &body).map(drop)
+        })?;
         for (option, version) in [("-tls1_3", "TLSv1.3"), ("-tls1_2", "TLSv1.2")] {
             for len in [500_usize, 40_000] {
                 for (to, target, answers) in
