@@ -134,7 +134,9 @@ impl Libraries {
         let Ok(probes) = probes.recv_timeout(STOP_PATIENCE) else {
             return tracing::warn!("The search for TLS libraries hangs in a file system and is left to itself.");
         };
-        uprobe::leave(probes);
+        if !uprobe::leave(probes) {
+            tracing::debug!("Probes were taken away one after the other.");
+        }
         // It has nothing left to do.
         let _ = thread.join();
     }

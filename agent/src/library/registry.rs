@@ -406,18 +406,23 @@ impl Registry {
         };
         let mut probes = Vec::new();
         let mut error = None;
-        for point in &plan.points {
-            let attached = match self.programs.get(&point.program) {
-                Some(program) => {
-                    uprobe::attach(program.as_fd(), target.place.as_fd(), point.offset, point.on_return, point.cookie)
-                        .map_err(|error| error.to_string())
-                }
+        // Points of one kind together, in the order in which their first ones should be attached.
+        let mut rest: Vec<_> = plan.points.iter().collect();
+        while let Some((program, on_return)) = rest.first().map(|point| (point.program, point.on_return)) {
+            let (group, others): (Vec<_>, Vec<_>) =
+                rest.into_iter().partition(|point| (point.program, point.on_return) == (program, on_return));
+            rest = others;
+            let points: Vec<_> = group.iter().map(|point| (point.offset, point.cookie)).collect();
+            let attached = match self.programs.get(&program) {
+                Some(program) => uprobe::attach_all(program.as_fd(), target.place.as_fd(), &points, on_return)
+                    .map_err(|error| error.to_string()),
                 None => Err("its program was not loaded".to_owned()),
             };
             match attached {
-                Ok(probe) => probes.push(probe),
+                Ok(attached) => probes.extend(attached),
                 Err(why) => {
-                    error = Some(format!("{} for {}: {why}", point.program.name(), point.symbol));
+                    let symbol = group.first().map_or("", |point| point.symbol);
+                    error = Some(format!("{} for {symbol}: {why}", program.name()));
                     break;
                 }
             }
@@ -434,14 +439,14 @@ impl Registry {
                 target.found.library,
                 target.found.version,
                 target.found.root,
-                probes.len()
+                plan.points.len()
             );
             for line in target.found.plan.lines() {
                 tracing::debug!("{path}: {line}");
             }
             target.found.error = None;
             target.found.state = State::Attached;
-            target.found.probes = probes.len();
+            target.found.probes = plan.points.len();
             target.probes = probes;
         }
         self.publish();

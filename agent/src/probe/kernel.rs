@@ -16,7 +16,7 @@ use aya::{
     programs::{BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, ProgramError, UProbe},
 };
 
-use super::{btf, cgroup};
+use super::{btf, cgroup, multi, returns};
 
 /// Why the programs do not run. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -334,6 +334,12 @@ fn library_programs(bpf: &mut Ebpf, btf: &aya::Btf, notes: &mut Vec<String>) -> 
     if let Err(error) = trace(bpf, "exit", "sched_process_exit", btf, "") {
         notes.push(format!("HTTPS is not read: {error}"));
         return Vec::new();
+    }
+    let btf_id = bpf.program("exit").and_then(|p| p.info().ok()).and_then(|info| info.btf_id()).unwrap_or(0);
+    match multi::load(OBJECT, bpf, btf_id, &LIBRARY) {
+        Ok(loaded) if loaded.first().is_some_and(|(_, program)| returns::attachable(program.as_fd())) => return loaded,
+        Ok(_) => tracing::debug!("This kernel has no links for many probes (Linux 6.6): each has an event of its own."),
+        Err(error) => tracing::debug!("Programs for links with many probes are refused: {error}."),
     }
     let mut loaded = Vec::with_capacity(LIBRARY.len());
     for name in LIBRARY {

@@ -7,6 +7,7 @@ pub mod btf;
 pub mod cgroup;
 pub(crate) mod code;
 pub mod kernel;
+pub(crate) mod multi;
 pub(crate) mod perf;
 pub mod record;
 pub mod recording;

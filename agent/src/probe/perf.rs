@@ -101,6 +101,56 @@ pub(crate) fn link(program: BorrowedFd<'_>, event: BorrowedFd<'_>, cookie: u64) 
     Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
 }
 
+/// Lets a program run at many places of a file, each with its cookie (`uprobe_multi`, Linux 6.6). The link holds them
+/// all. Refused with `EINVAL` by older kernels, and for programs that were not loaded for it.
+pub(crate) fn link_many(
+    program: BorrowedFd<'_>,
+    path: &std::ffi::CStr,
+    offsets: &[u64],
+    cookies: &[u64],
+    on_return: bool,
+) -> io::Result<OwnedFd> {
+    const BPF_LINK_CREATE: libc::c_long = 28;
+    const BPF_F_UPROBE_MULTI_RETURN: u32 = 1;
+    /// The part of `union bpf_attr` of `linux/bpf.h` that the command takes for these links.
+    #[repr(C)]
+    struct LinkCreate {
+        program: u32,
+        target: u32,
+        attach_type: u32,
+        flags: u32,
+        path: u64,
+        offsets: u64,
+        counters: u64,
+        cookies: u64,
+        count: u32,
+        multi_flags: u32,
+        pid: u32,
+        pad: u32,
+    }
+    let attributes = LinkCreate {
+        program: program.as_raw_fd() as u32,
+        target: 0,
+        attach_type: super::multi::ATTACH_TYPE,
+        flags: 0,
+        path: path.as_ptr() as u64,
+        offsets: offsets.as_ptr() as u64,
+        counters: 0,
+        cookies: cookies.as_ptr() as u64,
+        count: offsets.len().min(cookies.len()) as u32,
+        multi_flags: if on_return { BPF_F_UPROBE_MULTI_RETURN } else { 0 },
+        pid: 0,
+        pad: 0,
+    };
+    // SAFETY: the addresses are of a string that ends with a NUL and of two lists of the length that is given.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_CREATE, &raw const attributes, size_of::<LinkCreate>()) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that nobody else closes.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -35,6 +35,13 @@ pub fn safe(program: BorrowedFd<'_>) -> io::Result<bool> {
     answer
 }
 
+/// Whether the program can be attached at all, tried on our own code.
+pub(crate) fn attachable(program: BorrowedFd<'_>) -> bool {
+    code::file_of(probed as *const () as usize)
+        .and_then(|(file, offset)| uprobe::attach(program, file.as_fd(), offset, false, 0))
+        .is_ok()
+}
+
 /// The function that is probed. It does something that no other function does, so that the compiler can
 /// neither fold it into another nor call it elsewhere.
 #[inline(never)]

@@ -3,10 +3,12 @@
 //! In: a loaded program, an open file, an offset. Out: [`Attached`], which detaches when dropped. Called by
 //! `library` for its plans and by [`super::returns`] for the self-test.
 //!
-//! Taking a probe away waits for RCU grace periods of the whole machine, 0.1 s and more, and the kernel keeps its
-//! `event_mutex` for that time (`perf_trace_event_unreg`), so threads do not help much (30 probes, measured on
-//! Linux 6.18: 3.2 s by one, 2.5 s by 32) and keep others from attaching. At the end of the agent the waiting is
-//! left to somebody who has time: see [`leave`].
+//! Where the kernel can (Linux 6.6, see [`super::multi`]), one link holds all probes of a program in a file: they are
+//! attached and taken away together, links side by side in 0.1 s. Before that each probe has an event of its own, and
+//! taking one away waits for RCU grace periods of the whole machine, 0.1 s and more, with the kernel's `event_mutex`
+//! held (`perf_trace_event_unreg`), so threads do not help much (30 probes, measured on Linux 6.18: 3.2 s by one, 2.5 s
+//! by 32) and others cannot attach meanwhile. At the end of the agent that waiting is left to somebody who has time:
+//! see [`leave`].
 
 use std::ffi::CString;
 use std::fs;
@@ -22,11 +24,32 @@ const SOURCE: &str = "/sys/bus/event_source/devices/uprobe";
 /// How long a child may take to get ready in [`leave`]. It needs microseconds.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A probe in place. Dropping it takes it away, which takes 0.1 s or so.
+/// Probes in place. Dropping it takes them away, which takes 0.1 s or so.
 #[derive(Debug)]
 pub struct Attached {
-    /// The link holds the event, the event holds the probe.
+    /// The link holds the probes, or an event that holds one.
     link: OwnedFd,
+    /// It holds all of them itself, and lets them go without the events' lock.
+    many: bool,
+}
+
+/// Puts probes at these offsets of `file`, each with its cookie: by one link where kernel and program allow it, else
+/// by an event each. On an error none stays.
+pub fn attach_all(
+    program: BorrowedFd<'_>,
+    file: BorrowedFd<'_>,
+    points: &[(u64, u64)],
+    on_return: bool,
+) -> io::Result<Vec<Attached>> {
+    let path = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(io::Error::other)?;
+    let (offsets, cookies): (Vec<u64>, Vec<u64>) = points.iter().copied().unzip();
+    match perf::link_many(program, &path, &offsets, &cookies, on_return) {
+        Ok(link) => Ok(vec![Attached { link, many: true }]),
+        // What the kernel has against it is said by the other way.
+        Err(_) => {
+            points.iter().map(|(offset, cookie)| attach_one(program, file, *offset, on_return, *cookie)).collect()
+        }
+    }
 }
 
 /// Puts a probe at `offset` of `file` (at the return of the function that begins there with `on_return`), in
@@ -35,6 +58,17 @@ pub struct Attached {
 /// The file is named by its descriptor, so what was inspected is what is probed, whatever its path is by now;
 /// one opened with `O_PATH` will do. `cookie` is what `bpf_get_attach_cookie` gives the program.
 pub fn attach(
+    program: BorrowedFd<'_>,
+    file: BorrowedFd<'_>,
+    offset: u64,
+    on_return: bool,
+    cookie: u64,
+) -> io::Result<Attached> {
+    let one = attach_all(program, file, &[(offset, cookie)], on_return)?;
+    one.into_iter().next().ok_or_else(|| io::Error::other("nothing was attached"))
+}
+
+fn attach_one(
     program: BorrowedFd<'_>,
     file: BorrowedFd<'_>,
     offset: u64,
@@ -53,16 +87,31 @@ pub fn attach(
     // SAFETY: `config1` is the address of a string that ends with a NUL and outlives the call.
     let event = unsafe { perf::open(attributes, 0) }.map_err(|error| placing(&error, offset))?;
     let link = perf::link(program, event.as_fd(), cookie).map_err(|error| linking(&error, offset))?;
-    Ok(Attached { link })
+    Ok(Attached { link, many: false })
 }
 
-/// Leaves probes to a child process that ends at once, and returns within milliseconds: the kernel takes them
-/// away as the last one who has them ends. Until then they go on costing their programs what they cost, and
-/// nobody reads what comes.
+/// Takes probes away without long waits. Links of many are taken away here. Probes with events of their own are left to
+/// a child process that ends at once: the kernel takes them away as the last one who has them ends. Until then they
+/// go on costing their programs what they cost, and nobody reads what comes.
 ///
 /// The child has nothing else: what the agent holds and others may be waiting for (locks, listeners, pipes) it
-/// closes before this returns. Where it cannot be had, the probes are taken away here, and false is returned.
+/// closes before this returns. Where it cannot be had, these are taken away here too, and false is returned.
+#[must_use = "says whether it took long"]
 pub fn leave(probes: Vec<Attached>) -> bool {
+    let (many, probes): (Vec<_>, Vec<_>) = probes.into_iter().partition(|probe| probe.many);
+    // Side by side they wait for the same grace periods.
+    let threads: Vec<_> = many
+        .into_iter()
+        .filter_map(|probe| std::thread::Builder::new().stack_size(64 << 10).spawn(move || drop(probe)).ok())
+        .collect();
+    let left = leave_to_child(probes);
+    for thread in threads {
+        let _ = thread.join();
+    }
+    left
+}
+
+fn leave_to_child(probes: Vec<Attached>) -> bool {
     let mut kept: Vec<RawFd> = probes.iter().map(|probe| probe.link.as_raw_fd()).collect();
     if kept.is_empty() {
         return true;
