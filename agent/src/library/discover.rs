@@ -11,7 +11,9 @@
 //! 3. The folders of other roots and the mappings of all processes are read, once.
 //! 4. Each new mapping is looked at as it is made, and each watched folder's new file. A root that is new with
 //!    it has its folders read.
-//! 5. Targets that are deleted and no longer mapped are let go. Only when there may be some, all processes are
+//! 5. Targets that are opened for writing lose their probes before that, by a thread of `guard`'s, and are looked
+//!    at again once they are closed.
+//! 6. Targets that are deleted and no longer mapped are let go. Only when there may be some, all processes are
 //!    read again.
 //!
 //! Lost records are made good by another scan. Without records (no right to them) a scan a second takes their
@@ -28,11 +30,13 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::registry::{Registry, Shared, Status};
+use super::guard::Left;
+use super::registry::Registry;
 use super::search::Work;
 use super::sideband::Sideband;
+use super::status::{Shared, Status};
 use super::{Error, Plan, Program};
-use crate::probe::uprobe::{self, Attached};
+use crate::probe::uprobe;
 
 /// Looks into a file: what to probe there, or nothing. [`super::plan`] is the one; tests have others.
 pub type Planner = Arc<dyn Fn(&File) -> Result<Option<Plan>, Error> + Send + Sync>;
@@ -80,7 +84,7 @@ struct Running {
     /// Tells it to end.
     end: Arc<OwnedFd>,
     /// What it leaves then.
-    probes: mpsc::Receiver<Vec<Attached>>,
+    left: mpsc::Receiver<Left>,
 }
 
 impl Libraries {
@@ -129,14 +133,15 @@ impl Libraries {
     }
 
     fn end(&mut self) {
-        let Some(Running { thread, end, probes }) = self.thread.take() else { return };
+        let Some(Running { thread, end, left }) = self.thread.take() else { return };
         signal(&end);
-        let Ok(probes) = probes.recv_timeout(STOP_PATIENCE) else {
+        let Ok(Left { probes, leases }) = left.recv_timeout(STOP_PATIENCE) else {
             return tracing::warn!("The search for TLS libraries hangs in a file system and is left to itself.");
         };
         if !uprobe::leave(probes) {
             tracing::debug!("Probes were taken away one after the other.");
         }
+        drop(leases);
         // It has nothing left to do.
         let _ = thread.join();
     }
@@ -155,18 +160,18 @@ fn run(
     shared: &Shared,
 ) -> io::Result<Running> {
     let end = Arc::new(event()?);
-    let registry = Registry::new(Arc::clone(&settings.plan), programs, settings.limit, shared.clone());
+    let registry = Registry::new(Arc::clone(&settings.plan), programs, settings.limit, shared.clone())?;
     let mut work = Work::new(registry, settings, shared.clone(), Arc::clone(&end), sideband);
     if catch_unwind(AssertUnwindSafe(|| work.host_folders())).is_err() {
         shared.note("Reading the host's library folders failed: a mistake of ours.".into());
     }
-    let (hand_over, probes) = mpsc::channel();
+    let (hand_over, left) = mpsc::channel();
     let thread = std::thread::Builder::new().name("libraries".into()).spawn(move || {
         work.run();
         // Nobody listens any more when the thread hung and was left.
         let _ = hand_over.send(work.registry.into_probes());
     })?;
-    Ok(Running { thread, end, probes })
+    Ok(Running { thread, end, left })
 }
 
 /// A dozen descriptors a library, and more than the usual 1,024 together: the limit is raised to what the
@@ -182,7 +187,8 @@ fn raise_file_limit() {
     }
 }
 
-fn event() -> io::Result<OwnedFd> {
+/// An eventfd that does not block.
+pub(super) fn event() -> io::Result<OwnedFd> {
     // SAFETY: makes a descriptor out of flags.
     let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
     if fd < 0 {
@@ -192,7 +198,8 @@ fn event() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn signal(event: &OwnedFd) {
+/// Makes it readable.
+pub(super) fn signal(event: &OwnedFd) {
     let one = 1u64.to_ne_bytes();
     // SAFETY: eight bytes, as eventfd(2) wants them.
     unsafe { libc::write(event.as_raw_fd(), one.as_ptr().cast(), one.len()) };

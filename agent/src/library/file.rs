@@ -68,6 +68,11 @@ impl Place {
         &self.metadata
     }
 
+    /// The same file, as it is now.
+    pub(super) fn anew(&self) -> io::Result<Self> {
+        Self::of(self.file.try_clone()?)
+    }
+
     /// Names it now has; 0 once it is deleted.
     pub(super) fn links(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.nlink())

@@ -6,6 +6,8 @@
 
 mod discover;
 mod file;
+mod guard;
+mod lease;
 mod mappings;
 mod overlay;
 mod plan;
@@ -13,6 +15,7 @@ mod registry;
 mod roots;
 mod search;
 mod sideband;
+mod status;
 mod uses;
 mod watch;
 
@@ -20,5 +23,5 @@ pub use discover::{Libraries, Planner, Settings};
 #[doc(hidden)]
 pub use plan::fuzz as plan_fuzz;
 pub use plan::{ElfError, Error, Options, Plan, Point, Program, plan, plan_bytes};
-pub use registry::{Found, State, Status};
+pub use status::{Found, State, Status};
 pub use uses::{Mapped, NotSeen, Uses};

@@ -1,20 +1,24 @@
 //! What is probed, and what is known not to need it.
 //!
-//! In: files, as they are come across. Out: probes in the kernel, and [`Status`] for `explain` and the log.
-//! Used by `discover`'s thread; the status may be read from any.
+//! In: files, as they are come across. Out: probes in the kernel, and their state to `status`. Used by
+//! `discover`'s thread.
 //!
 //! A target is a file: the inode that the kernel puts probes on ([`super::overlay`]). It is probed as a whole
-//! or not at all, because a call without its result, or a stream without its end, would be read wrongly.
+//! or not at all, because a call without its result, or a stream without its end, would be read wrongly. While it
+//! is probed, `guard` sees to it that it does not change; while it is written, it is not probed, and looked at
+//! again soon.
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use super::file::{FileId, Place, Stamp};
+use super::guard::{Bare, Cover, Guard, Held, Left};
+use super::status::{Found, Shared, State};
 use super::{Error, Plan, Planner, Program, overlay};
 use crate::probe::uprobe::{self, Attached};
 
@@ -24,120 +28,10 @@ const MAX_SEEN: usize = 65_536;
 const MAX_SPOTS: usize = 32;
 /// A target that could not be probed is tried again when it is come across after this time.
 const TRY_AGAIN: Duration = Duration::from_secs(30);
-
-/// Looking at one file for so long is worth a note.
-const HANGS: Duration = Duration::from_secs(5);
-
-/// How a target stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// All its probes are in place.
-    Attached,
-    /// None is; the error says why.
-    Failed,
-}
-
-/// A file with a TLS library.
-#[derive(Clone, Debug)]
-pub struct Found {
-    /// As its first process sees it.
-    pub path: PathBuf,
-    /// Where that was: `host`, `container 0123456789ab`, or another root.
-    pub root: String,
-    /// The real file, where `path` is seen through an overlay.
-    pub real: Option<PathBuf>,
-    /// The real file's device, as `stat(2)` has it.
-    pub device: u64,
-    /// The real file's inode.
-    pub inode: u64,
-    /// `openssl`.
-    pub library: &'static str,
-    /// What the file says of itself.
-    pub version: String,
-    /// Where each probe is and why, one line each.
-    pub plan: String,
-    /// Probes in place.
-    pub probes: usize,
-    /// How it stands.
-    pub state: State,
-    /// Why it is not probed.
-    pub error: Option<String>,
-    /// What else should be known, e.g. that an overlay could not be seen through.
-    pub note: Option<String>,
-}
-
-/// What discovery has done.
-#[derive(Clone, Debug, Default)]
-pub struct Status {
-    /// The targets, by path.
-    pub targets: Vec<Found>,
-    /// What does not work on this host, and what is done instead.
-    pub notes: Vec<String>,
-    /// Files that were looked into since the start.
-    pub inspected: u64,
-    /// Targets that were let go since the start.
-    pub let_go: u64,
-    /// Times that all processes were read since the start.
-    pub scans: u64,
-    /// Processes that the last of these met, and how long it took.
-    pub last_scan: (usize, Duration),
-}
-
-/// Status, shared with whoever asks.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Shared {
-    status: Arc<Mutex<Status>>,
-    /// What is being looked at, and since when: a foreign file system may not answer.
-    at: Arc<Mutex<Option<(Instant, PathBuf)>>>,
-}
-
-/// While it lives, its path is being looked at.
-pub(super) struct Looking(Shared);
-
-impl Drop for Looking {
-    fn drop(&mut self) {
-        *self.0.at.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-}
-
-impl Shared {
-    pub(super) fn get(&self) -> Status {
-        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let at = self.at.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((since, path)) = at.as_ref()
-            && since.elapsed() > HANGS
-        {
-            let (path, since) = (path.display(), since.elapsed().as_secs());
-            status
-                .notes
-                .push(format!("The search has waited for {path} for {since} s: its file system does not answer."));
-        }
-        status
-    }
-
-    pub(super) fn scans(&self) -> u64 {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner).scans
-    }
-
-    pub(super) fn looking(&self, path: &Path) -> Looking {
-        *self.at.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), path.to_owned()));
-        Looking(self.clone())
-    }
-
-    pub(super) fn change(&self, change: impl FnOnce(&mut Status)) {
-        change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-
-    /// Adds a note, once.
-    pub(super) fn note(&self, text: String) {
-        self.change(|status| {
-            if !status.notes.contains(&text) {
-                tracing::warn!("{text}");
-                status.notes.push(text);
-            }
-        });
-    }
-}
+/// One that was being written is looked at again after this time, then after twice of it, and so on to the longest.
+/// Both count for its whole life: a file that is opened for writing again and again costs little.
+const SOON: Duration = Duration::from_millis(20);
+const LATEST: Duration = Duration::from_secs(2);
 
 /// Where a file was come across.
 pub(super) struct Sight<'a> {
@@ -175,13 +69,22 @@ enum Inspection {
 #[derive(Debug)]
 struct Target {
     place: Place,
+    /// As it was last seen.
     stamp: Stamp,
     /// `None` for a library that cannot be read; the error stands in `found`.
     plan: Option<Plan>,
-    probes: Vec<Attached>,
+    /// What the plan is of.
+    planned: Stamp,
+    /// Of its probes, with `guard`.
+    ticket: Option<u64>,
     spots: Vec<Spot>,
     found: Found,
+    /// Why the real file is not known, where it is seen through an overlay.
+    hidden: Option<String>,
     tried: Instant,
+    /// It was being written: when it is looked at again, and how often it was.
+    again: Option<Instant>,
+    times: u32,
     /// Number of the last scan in which a process had it mapped, or during which it was mapped.
     mapped: u64,
 }
@@ -201,17 +104,25 @@ pub(super) struct Registry {
     young: HashMap<FileId, (Stamp, Verdict)>,
     old: HashMap<FileId, (Stamp, Verdict)>,
     shared: Shared,
+    guard: Guard,
     /// To the thread that takes probes away, one after the other: it takes long, and several at a time would keep
     /// this one from attaching.
-    away: mpsc::Sender<Vec<Attached>>,
+    away: mpsc::Sender<Held>,
 }
 
 impl Registry {
-    pub(super) fn new(plan: Planner, programs: HashMap<Program, OwnedFd>, limit: usize, shared: Shared) -> Self {
-        let (away, coming) = mpsc::channel::<Vec<Attached>>();
+    /// Fails where no thread can be started.
+    pub(super) fn new(
+        plan: Planner,
+        programs: HashMap<Program, OwnedFd>,
+        limit: usize,
+        shared: Shared,
+    ) -> io::Result<Self> {
+        let guard = Guard::start()?;
+        let (away, coming) = mpsc::channel::<Held>();
         let started = std::thread::Builder::new().name("let-go".into()).stack_size(64 << 10).spawn(move || {
-            for probe in coming.into_iter().flatten() {
-                drop(probe);
+            for held in coming {
+                drop(held);
             }
         });
         if let Err(error) = started {
@@ -219,24 +130,25 @@ impl Registry {
             tracing::debug!("A thread to detach probes could not be started: {error}.");
         }
         let (targets, young, old) = (HashMap::new(), HashMap::new(), HashMap::new());
-        Self { plan, programs, limit, targets, young, old, shared, away }
+        Ok(Self { plan, programs, limit, targets, young, old, shared, guard, away })
     }
 
     /// Takes note of a file, and probes it if it is new and has a TLS library. `mapped` is the number of the
     /// scan when a process has it mapped.
     pub(super) fn see(&mut self, place: Place, sight: &Sight<'_>, mapped: Option<u64>) {
         let (id, stamp) = (place.id(), place.stamp());
-        let verdict = self.known(id, stamp).unwrap_or_else(|| {
-            let verdict = self.look(place, sight);
+        let verdict = self.known(id, stamp).or_else(|| {
+            let verdict = self.look(place, sight)?;
             self.remember(id, stamp, verdict);
-            verdict
+            Some(verdict)
         });
-        let Verdict::Target(real) = verdict else { return };
+        let Some(Verdict::Target(real)) = verdict else { return };
         let Some(target) = self.targets.get_mut(&real) else { return };
         if let Some(scan) = mapped {
             target.mapped = target.mapped.max(scan);
         }
-        if target.found.state == State::Failed && target.plan.is_some() && target.tried.elapsed() > TRY_AGAIN {
+        let failed = target.found.state == State::Failed && target.plan.is_some() && target.again.is_none();
+        if failed && target.tried.elapsed() > TRY_AGAIN {
             self.place(real);
         }
     }
@@ -257,8 +169,8 @@ impl Registry {
         self.young.insert(id, (stamp, verdict));
     }
 
-    /// A file that is not known, or not as it is now.
-    fn look(&mut self, place: Place, sight: &Sight<'_>) -> Verdict {
+    /// A file that is not known, or not as it is now. `None` for what there is no room for now.
+    fn look(&mut self, place: Place, sight: &Sight<'_>) -> Option<Verdict> {
         let _looking = self.shared.looking(sight.path);
         let seen_as = place.id();
         let (place, note) = if place.on_overlay().unwrap_or(false) {
@@ -266,7 +178,9 @@ impl Registry {
             match overlay::real(&place, Path::new(&process), sight.path, &(sight.hosts)()) {
                 Ok(real) => (real, None),
                 // Deleted since, but still mapped: it is what it was.
-                Err(_) if let Some(target) = self.with_spot(sight.root, seen_as) => return Verdict::Target(target),
+                Err(_) if let Some(target) = self.with_spot(sight.root, seen_as) => {
+                    return Some(Verdict::Target(target));
+                }
                 Err(why) => (place, Some(format!("seen through an overlay whose layer was not found: {why}"))),
             }
         } else {
@@ -278,21 +192,21 @@ impl Registry {
             && target.stamp == stamp
         {
             target.add(spot);
-            return Verdict::Target(id);
+            return Some(Verdict::Target(id));
         }
         if let Some(twin) = self.twin(id, stamp, note.is_some())
             && let Some(target) = self.targets.get_mut(&twin)
         {
             target.add(spot);
-            return Verdict::Target(twin);
+            return Some(Verdict::Target(twin));
         }
         if id != seen_as && self.known(id, stamp) == Some(Verdict::Nothing) {
-            return Verdict::Nothing;
+            return Some(Verdict::Nothing);
         }
         let verdict = match self.inspect(&place) {
-            Ok(Some(plan)) => self.target(place, Ok(plan), spot, sight, note),
+            Ok(Some(plan)) => self.target(place, Ok(plan), spot, sight, note)?,
             // There is a library, and it cannot be read: people want to know that.
-            Err(Inspection::Plan(error @ Error::NoPlace)) => self.target(place, Err(error), spot, sight, note),
+            Err(Inspection::Plan(error @ Error::NoPlace)) => self.target(place, Err(error), spot, sight, note)?,
             Ok(None) => {
                 self.forget(id);
                 Verdict::Nothing
@@ -307,14 +221,14 @@ impl Registry {
             }
         };
         self.remember(id, stamp, verdict);
-        verdict
+        Some(verdict)
     }
 
     /// The target that is the same inode as a file, where an overlay hides that from one of them: overlays keep the
     /// inode's number, size, and time of change to the nanosecond. Two targets would count each call twice.
     fn twin(&self, id: FileId, stamp: Stamp, hidden: bool) -> Option<FileId> {
         let same = |other: &FileId, target: &Target| {
-            *other != id && other.ino == id.ino && target.stamp == stamp && (hidden || target.found.note.is_some())
+            *other != id && other.ino == id.ino && target.stamp == stamp && (hidden || target.hidden.is_some())
         };
         self.targets.iter().find(|(other, target)| same(other, target)).map(|(other, _)| *other)
     }
@@ -339,124 +253,187 @@ impl Registry {
         plan: Result<Plan, Error>,
         spot: Spot,
         sight: &Sight<'_>,
-        note: Option<String>,
-    ) -> Verdict {
-        let id = place.id();
+        hidden: Option<String>,
+    ) -> Option<Verdict> {
+        let (id, stamp) = (place.id(), place.stamp());
         if let Some(target) = self.targets.get_mut(&id) {
             // Renamed or linked: the file is the same. Written over: its probes are in the wrong places.
             if target.plan.is_some() && target.plan.as_ref() == plan.as_ref().ok() {
-                target.stamp = place.stamp();
+                (target.stamp, target.planned) = (stamp, stamp);
                 target.add(spot);
-                return Verdict::Target(id);
+                return Some(Verdict::Target(id));
             }
             self.forget(id);
         }
         if self.targets.len() >= self.limit {
-            self.shared.note(format!(
-                "{} TLS libraries are probed already: {} and later ones are not.",
-                self.limit,
-                sight.path.display()
-            ));
-            return Verdict::Nothing;
+            self.shared.note(format!("{} TLS libraries are probed already: others are not.", self.limit));
+            tracing::debug!("{} is one too many.", sight.path.display());
+            return None;
         }
         let real = (id != spot.id).then(|| place.path());
-        let (plan, error) = match plan {
-            Ok(plan) => (Some(plan), None),
-            Err(error) => (None, Some(error.to_string())),
-        };
-        let found = Found {
+        let mut found = Found {
             path: sight.path.to_owned(),
             root: (sight.name)(),
             real,
             device: id.dev,
             inode: id.ino,
-            library: plan.as_ref().map_or("openssl", |plan| plan.library),
-            version: plan.as_ref().map(|plan| plan.version.clone()).unwrap_or_default(),
-            plan: plan.as_ref().map(Plan::to_string).unwrap_or_default(),
+            library: "openssl",
+            version: String::new(),
+            plan: String::new(),
             probes: 0,
             state: State::Failed,
-            error,
-            note,
+            error: None,
+            note: hidden.clone(),
         };
-        let stamp = place.stamp();
+        let plan = found.planned(plan);
+        let now = Instant::now();
         let target = Target {
             place,
             stamp,
             plan,
-            probes: Vec::new(),
+            planned: stamp,
+            ticket: None,
             spots: vec![spot],
             found,
-            tried: Instant::now(),
+            hidden,
+            tried: now,
+            again: None,
+            times: 0,
             mapped: 0,
         };
         self.targets.insert(id, target);
         self.place(id);
-        Verdict::Target(id)
+        Some(Verdict::Target(id))
     }
 
-    /// Puts a target's probes in place.
+    /// Puts a target's probes in place, unless it is being written.
     fn place(&mut self, id: FileId) {
-        let Some(target) = self.targets.get_mut(&id) else { return };
-        let begun = Instant::now();
-        let path = target.found.path.display();
-        let Some(plan) = &target.plan else {
-            let error = target.found.error.as_deref().unwrap_or_default();
-            tracing::warn!("{path} ({}): {error}.", target.found.root);
-            return self.publish();
-        };
-        let mut probes = Vec::new();
-        let mut error = None;
-        // Points of one kind together, in the order in which their first ones should be attached.
-        let mut rest: Vec<_> = plan.points.iter().collect();
-        while let Some((program, on_return)) = rest.first().map(|point| (point.program, point.on_return)) {
-            let (group, others): (Vec<_>, Vec<_>) =
-                rest.into_iter().partition(|point| (point.program, point.on_return) == (program, on_return));
-            rest = others;
-            let points: Vec<_> = group.iter().map(|point| (point.offset, point.cookie)).collect();
-            let attached = match self.programs.get(&program) {
-                Some(program) => uprobe::attach_all(program.as_fd(), target.place.as_fd(), &points, on_return)
-                    .map_err(|error| error.to_string()),
-                None => Err("its program was not loaded".to_owned()),
-            };
-            match attached {
-                Ok(attached) => probes.extend(attached),
-                Err(why) => {
-                    let symbol = group.first().map_or("", |point| point.symbol);
-                    error = Some(format!("{} for {symbol}: {why}", program.name()));
-                    break;
-                }
-            }
-        }
-        target.tried = begun;
-        if let Some(error) = error {
-            tracing::warn!("{} of {path} ({}) cannot be read: {error}.", target.found.library, target.found.root);
-            target.found.error = Some(error);
-            let _ = self.away.send(probes);
-        } else {
-            let took = begun.elapsed();
-            tracing::debug!(
-                "{} {} in {path} ({}) is probed in {} places, in {took:?}.",
-                target.found.library,
-                target.found.version,
-                target.found.root,
-                plan.points.len()
-            );
-            for line in target.found.plan.lines() {
-                tracing::debug!("{path}: {line}");
-            }
-            target.found.error = None;
-            target.found.state = State::Attached;
-            target.found.probes = plan.points.len();
-            target.probes = probes;
+        if let Some(cover) = self.cover(id) {
+            self.attach(id, cover);
         }
         self.publish();
+    }
+
+    /// Sees to it that a target does not change from here on, and that its plan is of what it is.
+    fn cover(&mut self, id: FileId) -> Option<Cover> {
+        let target = self.targets.get_mut(&id)?;
+        target.tried = Instant::now();
+        target.again = None;
+        let cover = match self.guard.cover(&target.place) {
+            Ok(cover) => cover,
+            Err(error) => {
+                tracing::debug!("{} is not probed: {error}.", target.name());
+                target.found.error = Some(error.to_string());
+                if matches!(error, Bare::Busy) {
+                    target.wait();
+                }
+                return None;
+            }
+        };
+        let now = target.place.anew().ok()?;
+        let stamp = now.stamp();
+        if stamp == target.planned {
+            return Some(cover);
+        }
+        let quiet = std::mem::replace(&mut target.stamp, stamp) == stamp;
+        if matches!(cover, Cover::Watch(_)) && !quiet {
+            // It may be half written.
+            target.found.error = Some(Bare::Busy.to_string());
+            target.wait();
+            return None;
+        }
+        let plan = match self.inspect(&now) {
+            Ok(Some(plan)) => Ok(plan),
+            Err(Inspection::Plan(error @ Error::NoPlace)) => Err(error),
+            other => {
+                if let Err(error) = other {
+                    tracing::debug!("{} could not be looked into: {error}.", now.path().display());
+                }
+                self.forget(id);
+                self.remember(id, stamp, Verdict::Nothing);
+                return None;
+            }
+        };
+        let target = self.targets.get_mut(&id)?;
+        target.planned = stamp;
+        target.plan = target.found.planned(plan);
+        Some(cover)
+    }
+
+    fn attach(&mut self, id: FileId, cover: Cover) {
+        let Some(target) = self.targets.get_mut(&id) else { return };
+        let begun = Instant::now();
+        let name = target.name();
+        let Some(plan) = &target.plan else {
+            return tracing::warn!("{name}: {}.", target.found.error.as_deref().unwrap_or_default());
+        };
+        let watched = matches!(cover, Cover::Watch(_)).then(|| {
+            "its file system has no leases for us: when it is written in place, programs that map it may be harmed \
+             before its probes are taken away"
+                .to_owned()
+        });
+        let (probes, error) = put(plan, &self.programs, &target.place);
+        let count = probes.len();
+        let held = Held::new(probes, cover, id, name.clone());
+        if let Some(error) = error {
+            tracing::warn!("{} of {name} cannot be read: {error}.", target.found.library);
+            target.found.error = Some(error);
+            let _ = self.away.send(held.unwatched());
+            return;
+        }
+        let took = begun.elapsed();
+        let (library, version) = (target.found.library, &target.found.version);
+        tracing::debug!("{library} {version} in {name} is probed in {count} places, in {took:?}.");
+        for line in target.found.plan.lines() {
+            tracing::debug!("{name}: {line}");
+        }
+        let notes: Vec<_> = target.hidden.clone().into_iter().chain(watched).collect();
+        target.found.note = (!notes.is_empty()).then(|| notes.join("; "));
+        target.found.error = None;
+        target.found.state = State::Attached;
+        target.found.probes = count;
+        target.ticket = Some(self.guard.hold(held, &target.place, target.planned));
+    }
+
+    /// Can be read when there is something to [`Self::settle`].
+    pub(super) fn bell(&self) -> RawFd {
+        self.guard.bell()
+    }
+
+    /// When there is something to settle, whatever the bell says.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.targets.values().filter_map(|target| target.again).min()
+    }
+
+    /// Takes note of targets whose probes were taken away because they are written, and looks again at those that
+    /// were.
+    pub(super) fn settle(&mut self) {
+        for lost in self.guard.lost() {
+            let Some(target) = self.targets.get_mut(&lost.file) else { continue };
+            if target.ticket == Some(lost.ticket) {
+                target.ticket = None;
+                target.found.state = State::Failed;
+                target.found.probes = 0;
+                target.found.error = Some(Bare::Busy.to_string());
+                target.wait();
+                self.publish();
+            }
+        }
+        let now = Instant::now();
+        let due = |target: &Target| target.again.is_some_and(|again| again <= now);
+        let due: Vec<_> = self.targets.iter().filter(|(_, target)| due(target)).map(|(id, _)| *id).collect();
+        for id in due {
+            self.place(id);
+        }
     }
 
     /// Takes a target's probes away.
     fn forget(&mut self, id: FileId) -> bool {
         let Some(target) = self.targets.remove(&id) else { return false };
-        // Comes back, and is dropped here, when the thread is not there.
-        let _ = self.away.send(target.probes);
+        if let Some(held) = target.ticket.and_then(|ticket| self.guard.take(ticket)) {
+            // Comes back, and is dropped here, when the thread is not there.
+            let _ = self.away.send(held);
+        }
         self.publish();
         true
     }
@@ -493,12 +470,41 @@ impl Registry {
     }
 
     /// All probes, to be taken away at the end.
-    pub(super) fn into_probes(self) -> Vec<Attached> {
-        self.targets.into_values().flat_map(|target| target.probes).collect()
+    pub(super) fn into_probes(mut self) -> Left {
+        self.guard.end()
     }
 }
 
+/// Puts the probes of a plan in place. With an error, those are to be taken away again.
+fn put(plan: &Plan, programs: &HashMap<Program, OwnedFd>, place: &Place) -> (Vec<Attached>, Option<String>) {
+    let mut probes = Vec::new();
+    for point in &plan.points {
+        let attached = match programs.get(&point.program) {
+            Some(program) => {
+                uprobe::attach(program.as_fd(), place.as_fd(), point.offset, point.on_return, point.cookie)
+                    .map_err(|error| error.to_string())
+            }
+            None => Err("its program was not loaded".to_owned()),
+        };
+        match attached {
+            Ok(probe) => probes.push(probe),
+            Err(why) => return (probes, Some(format!("{} for {}: {why}", point.program.name(), point.symbol))),
+        }
+    }
+    (probes, None)
+}
+
 impl Target {
+    fn name(&self) -> String {
+        format!("{} ({})", self.found.path.display(), self.found.root)
+    }
+
+    /// Has it looked at again, later each time.
+    fn wait(&mut self) {
+        self.again = Some(Instant::now() + LATEST.min(SOON * (1 << self.times.min(7))));
+        self.times += 1;
+    }
+
     fn add(&mut self, spot: Spot) {
         if self.spots.contains(&spot) {
             return;

@@ -17,9 +17,10 @@ use std::time::{Duration, Instant};
 use super::discover::Settings;
 use super::file::FileId;
 use super::mappings::{self, Mapping};
-use super::registry::{Registry, Shared, Sight, Spot};
+use super::registry::{Registry, Sight, Spot};
 use super::roots::{self, Root};
 use super::sideband::Sideband;
+use super::status::Shared;
 use super::watch::Watch;
 use crate::process::proc;
 
@@ -174,14 +175,16 @@ impl Work {
         let patience = if self.scan.is_some() {
             Duration::ZERO
         } else {
-            let due = [Some(self.let_go_at), self.next_scan, Some(self.refreshed + REFRESH)];
+            let due = [Some(self.let_go_at), self.next_scan, Some(self.refreshed + REFRESH), self.registry.due()];
             due.into_iter().flatten().min().map_or(REFRESH, |due| due.saturating_duration_since(now))
         };
         let rings = self.sideband.iter().flat_map(Sideband::descriptors);
-        let waited = [self.wake.as_raw_fd()].into_iter().chain(rings).chain(self.watch.iter().map(Watch::descriptor));
+        let own = [self.wake.as_raw_fd(), self.registry.bell()].into_iter();
+        let waited = own.chain(rings).chain(self.watch.iter().map(Watch::descriptor));
         if poll(waited, patience) {
             return false;
         }
+        self.registry.settle();
         let busy = self.records() | self.changes();
         if self.scan.is_none() && self.next_scan.is_some_and(|due| due <= Instant::now()) {
             self.begin_scan(Vec::new());

@@ -40,14 +40,7 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn open() -> io::Result<Self> {
-        // SAFETY: makes a descriptor out of flags.
-        let fd = unsafe { libc::inotify_init1(libc::IN_NONBLOCK | libc::IN_CLOEXEC) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: a new descriptor that nobody else closes.
-        let inotify = unsafe { OwnedFd::from_raw_fd(fd) }.into();
-        Ok(Self { inotify, folders: HashMap::new() })
+        Ok(Self { inotify: inotify()?.into(), folders: HashMap::new() })
     }
 
     pub(super) fn descriptor(&self) -> RawFd {
@@ -83,9 +76,9 @@ impl Watch {
                     changes.overflow = true;
                 }
                 if event.mask & libc::IN_IGNORED != 0 {
-                    self.folders.remove(&event.folder);
+                    self.folders.remove(&event.number);
                 }
-                if let Some((root, folder)) = self.folders.get(&event.folder)
+                if let Some((root, folder)) = self.folders.get(&event.number)
                     && is_library(name)
                 {
                     let file = (*root, folder.join(OsStr::from_bytes(name)));
@@ -114,21 +107,33 @@ impl Watch {
     }
 }
 
+/// An inotify that does not block.
+pub(super) fn inotify() -> io::Result<OwnedFd> {
+    // SAFETY: makes a descriptor out of flags.
+    let fd = unsafe { libc::inotify_init1(libc::IN_NONBLOCK | libc::IN_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that nobody else closes.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// The parts of `struct inotify_event` that count.
 #[derive(Debug, PartialEq, Eq)]
-struct Event {
-    folder: i32,
-    mask: u32,
+pub(super) struct Event {
+    /// Of the watch: what `inotify_add_watch` returned.
+    pub(super) number: i32,
+    pub(super) mask: u32,
 }
 
 /// Event, name without its NULs, and what follows.
-fn next_event(bytes: &[u8]) -> Option<(Event, &[u8], &[u8])> {
-    let folder = i32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?);
+pub(super) fn next_event(bytes: &[u8]) -> Option<(Event, &[u8], &[u8])> {
+    let number = i32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?);
     let mask = u32::from_ne_bytes(bytes.get(4..8)?.try_into().ok()?);
     let length = u32::from_ne_bytes(bytes.get(12..16)?.try_into().ok()?) as usize;
     let name = bytes.get(16..16 + length)?;
     let end = name.iter().position(|byte| *byte == 0).unwrap_or(length);
-    Some((Event { folder, mask }, &name[..end], &bytes[16 + length..]))
+    Some((Event { number, mask }, &name[..end], &bytes[16 + length..]))
 }
 
 #[cfg(test)]
@@ -166,7 +171,7 @@ mod tests {
     #[test]
     fn cut_events_are_none() {
         let event = [&3i32.to_ne_bytes()[..], &8u32.to_ne_bytes(), &[0; 4], &4u32.to_ne_bytes(), b"ab\0\0"].concat();
-        assert_eq!(next_event(&event), Some((Event { folder: 3, mask: 8 }, &b"ab"[..], &[][..])));
+        assert_eq!(next_event(&event), Some((Event { number: 3, mask: 8 }, &b"ab"[..], &[][..])));
         for len in 0..event.len() {
             assert_eq!(next_event(&event[..len]), None, "{len}");
         }

@@ -9,10 +9,13 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use super::super::registry::{Found, Sight, State};
+use super::super::registry::Sight;
 use super::super::roots::Root;
+use super::super::status::{Found, State};
 use super::super::{ElfError, Options, Point, mappings, plan};
 use super::*;
+
+mod written;
 
 /// What the test's libraries end with; the loader does not mind.
 const MARK: &str = "a library of the discovery tests, ";
@@ -451,7 +454,7 @@ fn an_overlay_that_cannot_be_seen_through_makes_no_second_target() {
     let inside = Path::new("/opt/private/libwhatever.so");
     let shared = Shared::default();
     let mut registry =
-        Registry::new(planner(&setting.mark, 1), std::mem::take(&mut setting.programs), 10, shared.clone());
+        Registry::new(planner(&setting.mark, 1), std::mem::take(&mut setting.programs), 10, shared.clone()).unwrap();
     let mut see = |path: &Path, pid: Option<u32>| {
         let root = Root::open(&pid.map_or("/".into(), |pid| PathBuf::from(format!("/proc/{pid}/root")))).unwrap();
         let place = root.place(path).unwrap();
