@@ -16,8 +16,9 @@
 //! cannot be seen through has leases and watches of its own, which do not tell of writes to its layers.
 //!
 //! What is not covered: a writer whose patience ends first (`/proc/sys/fs/lease-break-time`), and the time that
-//! the kernel takes to clear away after an agent that was killed. It closes all descriptors of a process before
-//! it takes the first probe away, so leases end up to 0.1 s a probe too early then.
+//! the kernel takes to clear away after an agent that was killed, some 0.1 s for each probe of all files. It lets
+//! go of the descriptors of a process first, leases among them, and of what stood behind those, the probes, after
+//! (`task_work_run`).
 
 use std::collections::HashMap;
 use std::ffi::CString;

@@ -337,9 +337,9 @@ impl Registry {
         }
         let quiet = std::mem::replace(&mut target.stamp, stamp) == stamp;
         if matches!(cover, Cover::Watch(_)) && !quiet {
-            // It may be half written.
+            // It may be half written: it is to be left alone for a while first.
             target.found.error = Some(Bare::Busy.to_string());
-            target.wait();
+            target.again = Some(target.tried + LATEST);
             return None;
         }
         let plan = match self.inspect(&now) {
