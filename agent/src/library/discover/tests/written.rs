@@ -144,6 +144,46 @@ fn a_truncating_copy_waits_as_well() {
     assert!(waited < Duration::from_secs(5), "{waited:?}");
 }
 
+/// The real plan of the real library: what an upgrade in place waits.
+#[test]
+fn openssl_is_written_over_after_its_probes_are_gone() {
+    let Some(setting) = setting("openssl") else { return };
+    let host = Root::open(Path::new("/")).unwrap();
+    let all = host.folders(&[]).into_iter().flat_map(|folder| Root::libraries(&folder));
+    let Some(library) = all.into_iter().find(|path| path.ends_with("libssl.so.3")) else {
+        return eprintln!("skipped: no libssl.so.3 here");
+    };
+    let (path, bytes) = (setting.path("libssl.so.3"), std::fs::read(library).unwrap());
+    std::fs::write(&path, &bytes).unwrap();
+    let places = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let (seen, own) = (Arc::clone(&places), path.clone());
+    let mut settings = Settings::new(Arc::new(move |file: &File| {
+        let name = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap_or_default();
+        let planned = if name == own { plan(file, Options { return_probes: true })? } else { None };
+        seen.lock().unwrap().extend(planned.iter().flat_map(|plan| &plan.points).map(|point| point.offset));
+        Ok(planned)
+    }));
+    settings.folders = vec![setting.folder.path().to_owned()];
+    let all = [Program::Call, Program::Result, Program::Mark, Program::Descriptor, Program::Free];
+    let libraries = Libraries::start(all.map(|name| (name, uprobe::nothing().unwrap())).into(), settings);
+    let status = libraries.status();
+    let found = attached(&status)[0];
+    let points = places.lock().unwrap().clone();
+    assert_eq!(found.probes, points.len());
+    let mapped = Mapped::new(&path);
+    assert_eq!(mapped.breakpoints(&bytes, &points), points.len());
+    let begun = Instant::now();
+    let mut file = OpenOptions::new().write(true).truncate(true).open(&path).unwrap();
+    let waited = begun.elapsed();
+    file.write_all(&bytes[..bytes.len() / 2]).unwrap();
+    file.set_len(bytes.len() as u64).unwrap();
+    let mut new = bytes.clone();
+    new[bytes.len() / 2..].fill(0);
+    let again = Mapped::new(&path);
+    assert_eq!((mapped.breakpoints(&new, &points), again.breakpoints(&new, &points)), (0, 0));
+    eprintln!("who wrote {} {} over waited {waited:?} for {} probes", found.library, found.version, points.len());
+}
+
 #[test]
 fn what_is_open_for_writing_is_probed_once_it_is_closed_and_again_when_nothing_was_written() {
     let Some(mut setting) = setting("busy") else { return };
