@@ -19,6 +19,7 @@
 //! the kernel takes to clear away after an agent that was killed, some 0.1 s for each probe of all files. It lets
 //! go of the descriptors of a process first, leases among them, and of what stood behind those, the probes, after
 //! (`task_work_run`).
+//! An agent that stops gives up its leases when its probes are left to a child, which takes as long.
 
 use std::collections::HashMap;
 use std::ffi::CString;
