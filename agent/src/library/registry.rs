@@ -373,7 +373,7 @@ impl Registry {
                 .to_owned()
         });
         let (probes, error) = put(plan, &self.programs, &target.place);
-        let count = probes.len();
+        let count = plan.points.len();
         let held = Held::new(probes, cover, id, name.clone());
         if let Some(error) = error {
             tracing::warn!("{} of {name} cannot be read: {error}.", target.found.library);
@@ -478,17 +478,25 @@ impl Registry {
 /// Puts the probes of a plan in place. With an error, those are to be taken away again.
 fn put(plan: &Plan, programs: &HashMap<Program, OwnedFd>, place: &Place) -> (Vec<Attached>, Option<String>) {
     let mut probes = Vec::new();
-    for point in &plan.points {
-        let attached = match programs.get(&point.program) {
-            Some(program) => {
-                uprobe::attach(program.as_fd(), place.as_fd(), point.offset, point.on_return, point.cookie)
-                    .map_err(|error| error.to_string())
+    // Points of one kind together, in the order in which their first ones should be attached.
+    let mut rest: Vec<_> = plan.points.iter().collect();
+    while let Some((program, on_return)) = rest.first().map(|point| (point.program, point.on_return)) {
+        let (group, others): (Vec<_>, Vec<_>) =
+            rest.into_iter().partition(|point| (point.program, point.on_return) == (program, on_return));
+        rest = others;
+        let points: Vec<_> = group.iter().map(|point| (point.offset, point.cookie)).collect();
+        let attached = match programs.get(&program) {
+            Some(loaded) => {
+                uprobe::attach_all(loaded.as_fd(), place.as_fd(), &points, on_return).map_err(|error| error.to_string())
             }
             None => Err("its program was not loaded".to_owned()),
         };
         match attached {
-            Ok(probe) => probes.push(probe),
-            Err(why) => return (probes, Some(format!("{} for {}: {why}", point.program.name(), point.symbol))),
+            Ok(attached) => probes.extend(attached),
+            Err(why) => {
+                let symbol = group.first().map_or("", |point| point.symbol);
+                return (probes, Some(format!("{} for {symbol}: {why}", program.name())));
+            }
         }
     }
     (probes, None)
