@@ -11,6 +11,7 @@ mod hello;
 pub mod host;
 mod loose;
 mod plaintext;
+mod pool;
 mod reader;
 pub mod replay;
 mod report;
@@ -176,7 +177,7 @@ impl Pipeline {
             deadline: OnceLock::new(),
         });
         let (stops, stopping) = mpsc::channel();
-        let workers = worker::Pool::start(&shared, worker_count(settings.workers), &stops)?;
+        let workers = pool::Pool::start(&shared, worker_count(settings.workers), &stops)?;
         let stop = Arc::new(AtomicBool::new(false));
         let reader = reader::Reader::new(
             kernel,

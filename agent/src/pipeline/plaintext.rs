@@ -139,3 +139,90 @@ impl Plaintext {
         self.done = true;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use agent_ebpf::{Header, kind};
+    use std::sync::atomic::Ordering;
+
+    /// The end of a client: it writes requests and reads responses.
+    struct Client {
+        plaintext: Plaintext,
+        counters: Counters,
+        out: Vec<Output>,
+    }
+
+    fn record(direction: u8, offset: u64, flags: u8, lost: u32) -> Library {
+        Library {
+            header: Header { kind: kind::LIBRARY, direction, flags: flags | flag::FRESH, time: 1, ..Header::default() },
+            offset,
+            lost,
+            generation: 1,
+            ..Library::default()
+        }
+    }
+
+    impl Client {
+        fn new() -> Client {
+            let first = record(direction::OUT, 0, 0, 0);
+            let plaintext = Plaintext::new(&first, http::Limits::default(), &Budget::new(1 << 20));
+            Client { plaintext, counters: Counters::default(), out: Vec::new() }
+        }
+
+        fn takes(&mut self, direction: u8, offset: u64, flags: u8, lost: u32, bytes: &[u8]) {
+            let r = record(direction, offset, flags, lost);
+            self.plaintext.data(Side::A, &r, bytes, &self.counters, &mut self.out);
+        }
+
+        /// The socket has closed after so many bytes were written and read.
+        fn closes(mut self, bytes: [u64; 2]) -> (http::Exchange, u64) {
+            self.plaintext.moved(Side::A, bytes);
+            self.plaintext.close(2, &self.counters, &mut self.out);
+            match self.out.pop() {
+                Some(Output::Exchange(e)) => (*e, self.counters.gap_bytes.load(Ordering::Relaxed)),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    const ASK: &[u8] = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n";
+    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\n\r\nhello";
+
+    #[test]
+    fn a_body_that_ends_with_the_connection_is_whole_when_all_that_was_read_was_seen() {
+        let mut c = Client::new();
+        c.takes(direction::OUT, 0, 0, 0, ASK);
+        c.takes(direction::IN, 0, 0, 0, ANSWER);
+        let (e, gap) = c.closes([ASK.len() as u64, ANSWER.len() as u64]);
+        let answer = e.response.unwrap();
+        assert_eq!((answer.body.as_slice(), answer.gaps.len(), gap), (&b"hello"[..], 0, 0));
+    }
+
+    #[test]
+    fn bytes_that_were_read_and_never_came_are_a_gap_at_the_end() {
+        let mut c = Client::new();
+        c.takes(direction::OUT, 0, 0, 0, ASK);
+        c.takes(direction::IN, 0, 0, 0, ANSWER);
+        let (e, gap) = c.closes([ASK.len() as u64, ANSWER.len() as u64 + 100]);
+        let answer = e.response.unwrap();
+        assert_eq!(gap, 100);
+        assert_eq!(answer.gaps.iter().map(|g| (g.1, g.2)).collect::<Vec<_>>(), [(100, GapCause::Ring)]);
+    }
+
+    #[test]
+    fn what_was_not_copied_is_a_gap_of_its_own_cause() {
+        for (flags, lost, cause) in [(flag::CAPPED, 0, GapCause::Cap), (0, 7, GapCause::Ring), (0, 0, GapCause::Unseen)]
+        {
+            let mut c = Client::new();
+            c.takes(direction::OUT, 0, 0, 0, ASK);
+            let head = b"HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n0123456789";
+            c.takes(direction::IN, 0, flags, 0, head);
+            c.takes(direction::IN, head.len() as u64 + 10, 0, lost, b"0123456789");
+            let (e, gap) = c.closes([ASK.len() as u64, head.len() as u64 + 20]);
+            let answer = e.response.unwrap();
+            assert_eq!(gap, 10);
+            assert_eq!(answer.gaps.iter().map(|g| g.2).collect::<Vec<_>>(), [cause]);
+        }
+    }
+}

@@ -12,7 +12,7 @@ use std::{
 
 use agent_ebpf::kind;
 
-use super::{Counters, Shared, worker::Pool};
+use super::{Counters, Shared, pool::Pool};
 use crate::probe::{
     Kernel, Record,
     kernel::give_back_memory,
