@@ -1,14 +1,17 @@
 //! TLS objects whose socket cannot be known, and connections that others carry.
 
 use anyhow::{Context as _, Result};
-use integration::tls::Site;
+use integration::{program, sys, tls::Site};
 
 use crate::{
     Test,
     tls::{Asking, Checks},
 };
 
-pub(crate) const TESTS: &[Test] = &[("tls_a_stream_without_a_socket_is_reported_unbound", unbound)];
+pub(crate) const TESTS: &[Test] = &[
+    ("tls_a_stream_without_a_socket_is_reported_unbound", unbound),
+    ("tls_a_binding_that_the_full_ring_lost_is_said_again", lost_binding),
+];
 
 /// The ciphertext leaves by another thread, or by another process: nothing ties the object to the TCP socket.
 fn unbound() -> Result<()> {
@@ -26,4 +29,27 @@ fn unbound() -> Result<()> {
     }
     checks.done()?;
     Ok(())
+}
+
+/// The agent sleeps while the ring of connections and bindings overflows, and a connection is made meanwhile: what was
+/// lost of it comes with later records.
+fn lost_binding() -> Result<()> {
+    let site = Site::new()?;
+    let server = site.nginx("", |_| {})?;
+    let mut checks = Checks::start("/tls/lost/", &[])?;
+    let host = "lost.tls.test";
+    let mut client = Asking::start(site.python("session", host, server.port, &[]), host, &server)?;
+    let agent = checks.tapstack.pid()?;
+    sys::signal(agent, libc::SIGSTOP)?;
+    // A record of 1.4 KB for each program that is started; the ring has 4 MiB.
+    let flood = "i=0; while [ $i -lt 3500 ]; do /bin/true; i=$((i+1)); done";
+    let flooded = program::output(program::command("sh").args(["-c", flood]));
+    let asked = flooded.and_then(|_| client.get(&mut checks, &site, "/tls/lost/0", 400, 20_000));
+    sys::signal(agent, libc::SIGCONT)?;
+    asked?;
+    for n in 1..4 {
+        client.get(&mut checks, &site, &format!("/tls/lost/{n}"), 400 + n, 20_000)?;
+    }
+    checks.tapstack.rises("kernel_control_ring_full_records", 1)?;
+    checks.done()
 }
