@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Packs what a kernel needs to run the capture test: busybox, curl and nginx of this machine, the given binary,
-# each with its libraries, and guest/.
+# each with its libraries (where this machine has them, so libssl lies in a folder of the loader), guest/, and a
+# certificate made for this one image.
 #
 #   initramfs.sh BINARY OUTPUT
 set -euo pipefail
@@ -37,6 +38,11 @@ chmod +x "$root/init"
 echo 'root:x:0:0:root:/root:/bin/sh' >"$root/etc/passwd"
 echo 'root:x:0:' >"$root/etc/group"
 echo '127.0.0.1 localhost' >"$root/etc/hosts"
+# Nobody checks it: the key is no secret and ends with the image.
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -subj /CN=guest.test \
+  -keyout "$root/etc/nginx/key.pem" -out "$root/etc/nginx/certificate.pem" 2>"$root/tmp/openssl" ||
+  { cat "$root/tmp/openssl" >&2; exit 1; }
+rm "$root/tmp/openssl"
 # Bytes that cannot be found by chance, and that no coding makes shorter.
 for size in 1024 65536 1048576; do
   head -c "$size" /dev/urandom >"$root/www/f$size"

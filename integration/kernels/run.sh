@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Boots Debian kernels in qemu and lets the real `tapstack` capture curl and nginx in each.
+# Boots Debian kernels in qemu and lets the real `tapstack` capture curl and nginx in each, in cleartext and in TLS.
 #
 #   run.sh BINARY [VERSION…]      versions as for fetch.sh; default: 6.1 6.12 newest
 #
 # Prints one line a kernel, and the log of each that failed; the last line is `N passed, N failed`, and the exit
 # status is 0 only if all passed. What is checked inside stands in guest/init. Needs qemu-system-x86, seabios,
-# busybox-static, cpio, xz-utils, curl and nginx (Debian's names); root is only needed to install them.
+# busybox-static, cpio, xz-utils, curl, nginx and openssl (Debian's names); root is only needed to install them.
 #
 # KERNEL_TIMEOUT: seconds for one kernel, 600 by default. KERNEL_LOGS: a folder that keeps every console.
-# KERNEL_APPEND: more words for the kernel's command line (record.sh). KERNEL_ACCEL=kvm: the machine's own virtualisation instead of emulation.
+# KERNEL_APPEND: more words for the kernel's command line (record.sh). NAME=VALUE becomes the guest's environment: with
+# TAPSTACK_LOG=debug a failure's console says more. KERNEL_ACCEL=kvm: the machine's own virtualisation instead of emulation.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -17,7 +18,7 @@ binary=$(realpath -e "$1")
 shift
 
 need=()
-for pair in qemu-system-x86_64:qemu-system-x86 busybox:busybox-static cpio:cpio xz:xz-utils curl:curl nginx:nginx; do
+for pair in qemu-system-x86_64:qemu-system-x86 busybox:busybox-static cpio:cpio xz:xz-utils curl:curl nginx:nginx openssl:openssl; do
   PATH=$PATH:/usr/sbin command -v "${pair%%:*}" >/dev/null || need+=("${pair##*:}")
 done
 [ -e /usr/share/seabios/bios-256k.bin ] || need+=(seabios)
