@@ -15,6 +15,8 @@ use crate::probe::{
 
 /// How long plaintext waits for its socket, nanoseconds.
 const PATIENCE_NS: u64 = 2_000_000_000;
+/// How often the streams are gone through for it.
+const LOOK_NS: u64 = 100_000_000;
 /// A stream without a socket that was silent for so long is forgotten.
 const IDLE_NS: u64 = 120_000_000_000;
 /// Most bytes that wait, of one stream and of all.
@@ -33,6 +35,8 @@ pub(super) struct Loose {
     /// When it was last looked after: waiting is counted from there, not from the records' own times, which may lie
     /// far back when the rings are full.
     now_ns: u64,
+    /// When the streams were last gone through.
+    looked_ns: u64,
 }
 
 #[derive(Default)]
@@ -154,9 +158,10 @@ impl Loose {
     /// Looks after what waits too long at kernel time `now_ns`.
     pub(super) fn tick(&mut self, now_ns: u64, on: &mut impl FnMut(&[u8])) {
         self.now_ns = now_ns;
-        if self.streams.is_empty() {
+        if self.streams.is_empty() || now_ns.saturating_sub(self.looked_ns) < LOOK_NS {
             return;
         }
+        self.looked_ns = now_ns;
         let due = |s: &Stream| !s.alone && now_ns.saturating_sub(s.first_ns) > PATIENCE_NS;
         let names: Vec<Name> = self.streams.iter().filter(|(_, s)| due(s)).map(|(n, _)| *n).collect();
         for name in names {

@@ -241,8 +241,9 @@ fn run(bench: &Bench, rounds: usize, stats: &str) -> Result<()> {
 fn main() -> Result<()> {
     ensure!(integration::sys::is_root(), "run it as root");
     let mut args = std::env::args().skip(1);
-    let seconds = args.next().map_or(Ok(2), |a| a.parse())?;
-    let rounds = args.next().map_or(Ok(5), |a| a.parse())?;
+    let mut number = |or: u64| args.next().map_or(Ok(or), |a| a.parse());
+    let usage = "usage: bench_tls [SECONDS of a round, 2] [ROUNDS, 5]";
+    let (seconds, rounds) = (number(2).context(usage)?, number(5).context(usage)? as usize);
     let stats = "/proc/sys/kernel/bpf_stats_enabled";
     let before = fs::read_to_string(stats)?;
     fs::write(stats, "0")?;
