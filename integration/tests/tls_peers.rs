@@ -95,8 +95,11 @@ fn sessions_are_resumed_and_calls_are_tried_again() -> Result<()> {
             ensure!(note == expected, "{options:?}: a session that is {note}, not {expected}");
         }
     }
+    // More than the buffers of both sockets hold, however quick the server is.
+    let large = site.file(4, 16 << 20)?;
     let mut client = Dialogue::start(&mut site.python("nonblocking", "localhost", server.port, &[]))?;
-    let note = asked(&mut client, &format!("PUT /put {}", site.folder().join(&file).display()), 201, b"")?;
+    let note = asked(&mut client, &format!("PUT /put {}", site.folder().join(&large).display()), 201, b"")?;
+    println!("{note} calls were tried again");
     ensure!(note.parse::<u32>()? > 5, "{note} calls were tried again: no test");
     Ok(())
 }
