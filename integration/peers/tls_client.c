@@ -11,6 +11,7 @@
  *   partial    a non-blocking socket with tiny buffers, SSL_MODE_ENABLE_PARTIAL_WRITE; reads of odd sizes
  *   thread     a thread carries the ciphertext between a unix socket, which OpenSSL has, and the TCP socket
  *   process    a forked process carries it
+ *   named      as thread, but the object was given the TCP socket's descriptor before it got the unix socket's
  * and what else:
  *   ex         SSL_read_ex and SSL_write_ex
  *   readahead  SSL_CTX_set_read_ahead
@@ -47,7 +48,7 @@
 enum way { DESCRIPTOR, MEMORY, CHAIN, PARTIAL, THREAD, PROCESS };
 
 static enum way way = DESCRIPTOR;
-static int ex, fresh, clear;
+static int ex, fresh, clear, named;
 static const char *host;
 static int port;
 static SSL_CTX *context;
@@ -122,6 +123,7 @@ static int carried(void) {
     if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) != 0) fail("socketpair");
     ends[0] = pair[1];
     ends[1] = connected();
+    if (named) SSL_set_fd(ssl, ends[1]);
     if (way == THREAD) {
         if (pthread_create(&thread, NULL, carry, ends) != 0) fail("pthread_create");
     } else {
@@ -373,6 +375,7 @@ int main(int count, char **words) {
         } options[] = {{"memory", (int *)&way, MEMORY},   {"chain", (int *)&way, CHAIN},
                        {"partial", (int *)&way, PARTIAL}, {"thread", (int *)&way, THREAD},
                        {"process", (int *)&way, PROCESS}, {"ex", &ex, 1},
+                       {"named", &named, 1},
                        {"readahead", &readahead, 1},      {"fresh", &fresh, 1},
                        {"clear", &clear, 1},              {"fork", &forked, 1},
                        {"seccomp", &filtered, 1},         {"tls1.2", &old, 1}};

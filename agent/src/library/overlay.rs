@@ -18,6 +18,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::file::{Place, Within, open_within};
+use crate::probe::cgroup::unescape;
 
 /// Overlays stack at most twice (`FILESYSTEM_MAX_STACK_DEPTH`).
 const MAX_DEPTH: usize = 3;
@@ -168,22 +169,6 @@ fn split_lower(value: &[u8]) -> Vec<PathBuf> {
 
 fn path(bytes: Vec<u8>) -> PathBuf {
     PathBuf::from(std::ffi::OsString::from_vec(bytes))
-}
-
-/// The kernel writes what would end a field as `\` and three octal digits.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let [first, tail @ ..] = rest {
-        if let [b'\\', a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..] = rest {
-            out.push(((a - b'0') << 6) | ((b - b'0') << 3) | (c - b'0'));
-            rest = after;
-        } else {
-            out.push(*first);
-            rest = tail;
-        }
-    }
-    out
 }
 
 /// Looks for a path in layers, topmost first, under one root. Returns the layer, too.

@@ -115,7 +115,7 @@ fn cgroup2_mounts(table: &[u8]) -> Vec<PathBuf> {
 }
 
 /// The kernel writes space, tab, line feed and backslash as `\` and three octal digits.
-fn unescape(field: &[u8]) -> Vec<u8> {
+pub(crate) fn unescape(field: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field;
     while let [first, tail @ ..] = rest {

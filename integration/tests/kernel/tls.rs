@@ -100,6 +100,7 @@ impl Wanted {
             ensure!(connection[side].as_str().is_some_and(|at| at.contains("127.0.0.1:")), "addresses: {connection}");
         }
         if self.older {
+            ensure!(binding == "record", "no handshake was seen, and yet: {tls}");
             return Ok(());
         }
         ensure!(tls["sni"] == *self.sni, "name {}, not {}", tls["sni"], self.sni);

@@ -1,6 +1,6 @@
 //! TLS objects whose socket cannot be known, and connections that others carry.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use integration::{program, sys, tls::Site};
 
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
 
 pub(crate) const TESTS: &[Test] = &[
     ("tls_a_stream_without_a_socket_is_reported_unbound", unbound),
+    ("tls_a_descriptor_ties_an_object_whose_ciphertext_another_thread_sends", named),
     ("tls_a_binding_that_the_full_ring_lost_is_said_again", lost_binding),
 ];
 
@@ -29,6 +30,24 @@ fn unbound() -> Result<()> {
     }
     checks.done()?;
     Ok(())
+}
+
+/// As above by another thread, but the object was once given the socket's descriptor: the weakest evidence, and the only
+/// one here.
+fn named() -> Result<()> {
+    let site = Site::new()?;
+    let server = site.nginx("", |_| {})?;
+    let mut checks = Checks::start("/tls/named/", &[])?;
+    let mut client = Asking::start(site.c("thread named", "n.tls.test", server.port)?, "n.tls.test", &server)?;
+    for n in 0..3 {
+        client.get(&mut checks, &site, &format!("/tls/named/{n}"), 160 + n, 30_000)?;
+    }
+    for record in checks.tapstack.wait_for("/tls/named/", 6)? {
+        let object = checks.tapstack.object(&record)?;
+        let binding = if record.end() == "client" { "descriptor" } else { "handshake" };
+        ensure!(object.text("/tls/binding") == binding, "{}: {}", record.end(), object.0["tls"]);
+    }
+    checks.done()
 }
 
 /// The agent sleeps while the ring of connections and bindings overflows, and a connection is made meanwhile: what was

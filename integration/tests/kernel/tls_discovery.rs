@@ -1,6 +1,6 @@
 //! Libraries that come late, are replaced, are shared, and connections that were there before.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use integration::{
@@ -20,6 +20,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("tls_a_library_loaded_later_is_found", late),
     ("tls_a_replaced_library_is_found_and_the_old_one_stays", replaced),
     ("tls_three_containers_of_one_image_are_captured_once_each", containers),
+    ("tls_ten_thousand_processes_are_looked_at_before_readiness", ten_thousand),
 ];
 
 fn older() -> Result<()> {
@@ -130,5 +131,32 @@ fn containers() -> Result<()> {
             checks.add(Wanted { sni: host.to_owned(), client, server, ..Wanted::get(&path, 240, 10_000) });
         }
     }
+    checks.done()
+}
+
+/// A library that only the last of ten thousand processes has, in a folder that no loader looks into, is probed when the
+/// capture is ready, and that is in time.
+fn ten_thousand() -> Result<()> {
+    const CROWD: &str = "import ctypes, os, signal\n\
+        libc = ctypes.CDLL(None)\n\
+        for _ in range(10000):\n    \
+            if os.fork() == 0:\n        \
+                libc.prctl(1, signal.SIGKILL); signal.pause()\n\
+        print('ready', flush=True)\nsignal.pause()";
+    let site = Site::new()?;
+    let server = site.nginx("", |_| {})?;
+    let libraries = site.libraries()?;
+    let crowd = Dialogue::start(program::command("python3").args(["-S", "-E", "-c", CROWD]))?;
+    let file = site.file(250, 100)?;
+    let mut last = private(&site, &libraries, &server)?;
+    asked(&mut last.dialogue, &format!("GET /before/{file}"), 200, &content::body(250, 100))?;
+    let mut checks = Checks::start("/tls/crowd/", &[])?;
+    let took = checks.tapstack.ready;
+    let memory = checks.tapstack.peak()?;
+    println!("ready in {took:?}, {} MiB resident", memory >> 20);
+    last.get(&mut checks, &site, "/tls/crowd/0", 251, 20_000)?;
+    drop(crowd);
+    ensure!(took < Duration::from_secs(2), "ready only after {took:?}");
+    ensure!(memory < 128 << 20, "{memory} bytes resident");
     checks.done()
 }

@@ -1,3 +1,5 @@
+//! Types written by hand and read back, the running kernel's own, and bytes that are none.
+
 use super::*;
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! Probes in code of our own and in a library: attached, hit, taken away, left to a child.
+
 use std::fs::File;
 use std::hint::black_box;
 use std::time::Instant;

@@ -1,3 +1,5 @@
+//! Paths of control groups as systemd, container engines and Kubernetes make them.
+
 use super::*;
 
 const ID: &str = "3f2a9c0d4b1e58677f00aa11bb22cc33dd44ee55ff66007788990011223344ab";

@@ -1,3 +1,5 @@
+//! The table on real processes: found, gone, forked, and its bounds.
+
 use super::*;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
